@@ -1,0 +1,183 @@
+//! Scripted stand-ins for the hardware traits.
+#![expect(clippy::expect_used, reason = "a fake is part of a test")]
+
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+use core::ptr::NonNull;
+
+use crate::hypervisor::{DomainId, E820Entry, Errno, EventPort, Gfn, Hypervisor, Result, ShutdownReason};
+use crate::shared::{FrameAllocator, PAGE_SIZE, SharedPages};
+
+/// What a test does when the code under test sends an event: play the other domain.
+pub type NotifyHook = Box<dyn FnMut(&FakeHypervisor, EventPort)>;
+
+/// A hypervisor whose state a test sets and reads.
+#[derive(Default)]
+pub struct FakeHypervisor {
+    /// HVM parameters by index.
+    pub params: RefCell<BTreeMap<u32, u64>>,
+    /// Frames mapped: (what, index) by frame.
+    pub mapped: RefCell<BTreeMap<u64, (&'static str, u32)>>,
+    /// Ports allocated and not yet closed.
+    pub open_ports: RefCell<BTreeSet<u32>>,
+    /// Ports with a pending event.
+    pub pending: RefCell<BTreeSet<u32>>,
+    /// Events sent so far.
+    pub sent: RefCell<Vec<EventPort>>,
+    /// The last shutdown asked for.
+    pub shutdown: Cell<Option<ShutdownReason>>,
+    /// System time; each read adds a microsecond, each poll moves it to the deadline unless an event is pending.
+    pub time_ns: Cell<u64>,
+    /// The other domain; runs on every notify and on every poll.
+    pub on_notify: RefCell<Option<NotifyHook>>,
+    next_port: Cell<u32>,
+}
+
+impl FakeHypervisor {
+    /// A hypervisor with nothing in it.
+    pub fn new() -> Self {
+        let new = Self::default();
+        new.next_port.set(5);
+        new
+    }
+
+    /// Marks an event pending, as the other domain does by notifying us.
+    pub fn raise(&self, port: EventPort) {
+        self.pending.borrow_mut().insert(port.0);
+    }
+
+    fn run_hook(&self, port: EventPort) {
+        let hook = self.on_notify.borrow_mut().take();
+        if let Some(mut hook) = hook {
+            hook(self, port);
+            let mut slot = self.on_notify.borrow_mut();
+            if slot.is_none() {
+                *slot = Some(hook);
+            }
+        }
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn hvm_param(&self, index: u32) -> Result<u64> {
+        self.params.borrow().get(&index).copied().ok_or(Errno(22))
+    }
+
+    fn set_hvm_param(&self, index: u32, value: u64) -> Result<()> {
+        self.params.borrow_mut().insert(index, value);
+        Ok(())
+    }
+
+    fn map_grant_frame(&self, index: u32, gfn: Gfn) -> Result<()> {
+        self.mapped.borrow_mut().insert(gfn.0, ("grant", index));
+        Ok(())
+    }
+
+    fn map_shared_info(&self, gfn: Gfn) -> Result<()> {
+        self.mapped.borrow_mut().insert(gfn.0, ("shared_info", 0));
+        Ok(())
+    }
+
+    fn unmap(&self, gfn: Gfn) -> Result<()> {
+        self.mapped.borrow_mut().remove(&gfn.0).map(|_| ()).ok_or(Errno(22))
+    }
+
+    fn grant_frames_max(&self) -> Result<u32> {
+        Ok(32)
+    }
+
+    fn allocate_port(&self, _remote: DomainId) -> Result<EventPort> {
+        let port = self.next_port.get();
+        self.next_port.set(port + 1);
+        self.open_ports.borrow_mut().insert(port);
+        Ok(EventPort(port))
+    }
+
+    fn notify(&self, port: EventPort) -> Result<()> {
+        self.sent.borrow_mut().push(port);
+        self.run_hook(port);
+        Ok(())
+    }
+
+    fn close_port(&self, port: EventPort) -> Result<()> {
+        if self.open_ports.borrow_mut().remove(&port.0) { Ok(()) } else { Err(Errno(22)) }
+    }
+
+    fn poll(&self, port: EventPort, deadline_ns: u64) -> Result<()> {
+        self.run_hook(port);
+        if !self.pending.borrow().contains(&port.0) {
+            self.time_ns.set(self.time_ns.get().max(deadline_ns));
+        }
+        Ok(())
+    }
+
+    fn memory_map(&self, _entries: &mut [E820Entry]) -> Result<usize> {
+        Err(Errno(38))
+    }
+
+    fn shutdown(&self, reason: ShutdownReason) {
+        self.shutdown.set(Some(reason));
+    }
+
+    fn take_pending(&self, port: EventPort) -> bool {
+        self.pending.borrow_mut().remove(&port.0)
+    }
+
+    fn system_time_ns(&self) -> u64 {
+        self.time_ns.set(self.time_ns.get() + 1000);
+        self.time_ns.get()
+    }
+
+    fn wall_clock_ns(&self) -> u64 {
+        1_700_000_000_000_000_000 + self.system_time_ns()
+    }
+}
+
+/// Page source over the test's heap. A frame's number is its address divided by 4096, so a test can find the memory of a
+/// frame that was granted. Pages are leaked: the other domain of a test may hold on to them.
+#[derive(Default, Debug)]
+pub struct FakeFrames {
+    /// Pages handed out and not yet freed.
+    pub live: Cell<usize>,
+}
+
+impl FakeFrames {
+    /// The memory of a frame this allocator gave out, seen by the other domain.
+    pub fn peer(gfn: Gfn) -> SharedPages {
+        let base = NonNull::new((gfn.0 as usize * PAGE_SIZE) as *mut u8).expect("frame of a live page");
+        // SAFETY: tests only ask for frames they have seen granted, which live for ever.
+        unsafe { SharedPages::new(base, 1, gfn) }
+    }
+}
+
+impl FrameAllocator for FakeFrames {
+    fn allocate(&self, pages: usize) -> Option<SharedPages> {
+        let layout = std::alloc::Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).ok()?;
+        // SAFETY: the size is not zero.
+        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+        self.live.set(self.live.get() + pages);
+        // SAFETY: fresh memory, never freed.
+        Some(unsafe { SharedPages::new(base, pages, Gfn(base.as_ptr() as u64 / PAGE_SIZE as u64)) })
+    }
+
+    fn free(&self, pages: SharedPages) {
+        self.live.set(self.live.get() - pages.pages());
+    }
+
+    fn map(&self, first: Gfn, pages: usize) -> Option<SharedPages> {
+        let base = NonNull::new((first.0 as usize * PAGE_SIZE) as *mut u8)?;
+        // SAFETY: tests put frames of their own into the parameters.
+        Some(unsafe { SharedPages::new(base, pages, first) })
+    }
+
+    fn hole(&self, pages: usize) -> Option<SharedPages> {
+        self.allocate(pages)
+    }
+
+    fn frame_of(&self, address: *const u8) -> Gfn {
+        Gfn(address as u64 / PAGE_SIZE as u64)
+    }
+}

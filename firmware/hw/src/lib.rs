@@ -1,0 +1,18 @@
+//! The unsafe floor: everything that touches the processor, the hypervisor or memory another domain can write.
+//!
+//! Upper layers see safe traits and types; each trait has a scripted fake in [`fake`] (feature `fake`, or this crate's
+//! own tests) so that they run under `cargo test` on the host.
+#![no_std]
+
+extern crate alloc;
+#[cfg(any(test, feature = "fake"))]
+extern crate std;
+
+pub mod hypervisor;
+pub mod interrupts;
+pub mod port;
+pub mod shared;
+pub mod tsc;
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;

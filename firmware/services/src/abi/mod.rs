@@ -1,0 +1,7 @@
+//! The `extern "efiapi"` edge. A function here checks pointers, copies in, calls a database or the [`api`](crate::api),
+//! converts the result and copies out. Nothing else.
+
+use crate::core_state::Core;
+
+/// The one core of the firmware.
+pub static CORE: Core = Core::new();

@@ -1,0 +1,1 @@
+//! Boot services for the firmware's own drivers: safe functions over the one core.

@@ -1,0 +1,1 @@
+//! Device path nodes, text forms, utilities.
