@@ -8,11 +8,15 @@ extern crate alloc;
 #[cfg(any(test, feature = "fake"))]
 extern crate std;
 
+pub mod apic;
+pub mod cpu;
 pub mod hypervisor;
 pub mod interrupts;
+pub mod paging;
 pub mod port;
 pub mod shared;
 pub mod tsc;
+pub mod xen;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

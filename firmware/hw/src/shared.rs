@@ -135,6 +135,18 @@ impl SharedPages {
         unsafe { self.base.as_ptr().write_bytes(value, self.length) }
     }
 
+    /// Clears bit `bit` of the 64-bit word at an aligned offset and tells whether it was set; atomic against the other domain.
+    pub fn test_and_clear_bit(&self, offset: usize, bit: u32) -> bool {
+        assert!(offset.is_multiple_of(8));
+        let mask = 1u64 << bit;
+        if self.read_u64(offset) & mask == 0 {
+            return false;
+        }
+        // SAFETY: in bounds and aligned; atomic accesses may race with the other domain's atomics.
+        let atomic = unsafe { core::sync::atomic::AtomicU64::from_ptr(self.at(offset, 8).cast()) };
+        atomic.fetch_and(!mask, Ordering::SeqCst) & mask != 0
+    }
+
     /// Compares and swaps a 16-bit value at an aligned offset (grant entry flags); `Err` holds what was found.
     pub fn compare_exchange_u16(&self, offset: usize, current: u16, new: u16) -> Result<u16, u16> {
         assert!(offset.is_multiple_of(2));
