@@ -1,6 +1,11 @@
 //! Block devices: the trait that drivers implement, and the protocols made of it.
 
+mod bytes;
+
+use alloc::boxed::Box;
 use core::fmt;
+
+pub use bytes::{ByteDevice, Bytes};
 
 /// Why a transfer failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,4 +60,34 @@ pub trait BlockDevice {
     fn write(&mut self, lba: u64, from: &[u8]) -> Result<(), BlockError>;
     /// Makes all completed writes durable.
     fn flush(&mut self) -> Result<(), BlockError>;
+}
+
+impl<T: BlockDevice + ?Sized> BlockDevice for Box<T> {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+    fn read(&mut self, lba: u64, into: &mut [u8]) -> Result<(), BlockError> {
+        (**self).read(lba, into)
+    }
+    fn write(&mut self, lba: u64, from: &[u8]) -> Result<(), BlockError> {
+        (**self).write(lba, from)
+    }
+    fn flush(&mut self) -> Result<(), BlockError> {
+        (**self).flush()
+    }
+}
+
+impl<T: BlockDevice + ?Sized> BlockDevice for &mut T {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+    fn read(&mut self, lba: u64, into: &mut [u8]) -> Result<(), BlockError> {
+        (**self).read(lba, into)
+    }
+    fn write(&mut self, lba: u64, from: &[u8]) -> Result<(), BlockError> {
+        (**self).write(lba, from)
+    }
+    fn flush(&mut self) -> Result<(), BlockError> {
+        (**self).flush()
+    }
 }

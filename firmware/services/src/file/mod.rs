@@ -134,8 +134,11 @@ pub trait FileSystem {
     fn entry(&mut self, directory: FileId, index: u64) -> Result<Option<FileInfo>, FileError>;
     /// Facts about an open file.
     fn info(&mut self, file: FileId) -> Result<FileInfo, FileError>;
-    /// Changes name, size, times and attributes to those of `info` where they differ.
+    /// Changes name, size, times and attributes to those of `info` where they differ. A time whose year is 0 stays as it
+    /// is.
     fn set_info(&mut self, file: FileId, info: &FileInfo) -> Result<(), FileError>;
+    /// Moves a file into the open directory `directory` under `name`.
+    fn rename(&mut self, file: FileId, directory: FileId, name: &str) -> Result<(), FileError>;
     /// Writes everything pending of this file.
     fn flush(&mut self, file: FileId) -> Result<(), FileError>;
 }
