@@ -1,0 +1,127 @@
+//! Disks for tests: one in memory that counts its transfers, and files for the usual tools to work on.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use services::block::{BlockDevice, BlockError, Geometry};
+
+/// A disk in memory.
+#[derive(Clone, Debug)]
+pub struct MemoryDisk {
+    pub bytes: Vec<u8>,
+    pub block: usize,
+    pub read_only: bool,
+    /// Bytes of each read so far.
+    pub reads: Vec<usize>,
+    /// Bytes of each write so far.
+    pub writes: Vec<usize>,
+}
+
+impl MemoryDisk {
+    pub fn new(blocks: usize, block: usize) -> Self {
+        Self::of(vec![0; blocks * block], block)
+    }
+
+    pub fn of(bytes: Vec<u8>, block: usize) -> Self {
+        Self { bytes, block, read_only: false, reads: Vec::new(), writes: Vec::new() }
+    }
+
+    fn range(&self, lba: u64, length: usize) -> Result<std::ops::Range<usize>, BlockError> {
+        assert_eq!(length % self.block, 0);
+        let start = usize::try_from(lba).ok().and_then(|lba| lba.checked_mul(self.block));
+        let start = start.ok_or(BlockError::InvalidParameter)?;
+        let end = start.checked_add(length).ok_or(BlockError::InvalidParameter)?;
+        if end > self.bytes.len() { Err(BlockError::InvalidParameter) } else { Ok(start..end) }
+    }
+}
+
+impl BlockDevice for MemoryDisk {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            block_size: self.block as u32,
+            blocks: (self.bytes.len() / self.block) as u64,
+            read_only: self.read_only,
+            removable: false,
+            io_align: 1,
+            blocks_per_physical: 1,
+        }
+    }
+
+    fn read(&mut self, lba: u64, into: &mut [u8]) -> Result<(), BlockError> {
+        let range = self.range(lba, into.len())?;
+        self.reads.push(into.len());
+        into.copy_from_slice(&self.bytes[range]);
+        Ok(())
+    }
+
+    fn write(&mut self, lba: u64, from: &[u8]) -> Result<(), BlockError> {
+        if self.read_only {
+            return Err(BlockError::WriteProtected);
+        }
+        let range = self.range(lba, from.len())?;
+        self.writes.push(from.len());
+        self.bytes[range].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+/// A file that goes away with the value. Tools that are not installed fail the test by name.
+#[derive(Debug)]
+pub struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    pub fn new(size: u64) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ovmf-xen-fs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::File::create(&path).and_then(|file| file.set_len(size)).unwrap();
+        Self(path)
+    }
+
+    pub fn of(bytes: &[u8]) -> Self {
+        let file = Self::new(0);
+        std::fs::write(&file.0, bytes).unwrap();
+        file
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn read(&self) -> Vec<u8> {
+        std::fs::read(&self.0).unwrap()
+    }
+
+    /// Runs a tool with the file as last argument and `input` on its standard input; returns what it said.
+    pub fn pipe(&self, tool: &str, arguments: &[&str], input: &[u8]) -> String {
+        let mut command = Command::new(tool);
+        command.args(arguments).arg(&self.0);
+        run(command, input)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Runs a tool, which must succeed; returns what it said.
+pub fn run(mut command: Command, input: &[u8]) -> String {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    command.env("PATH", path).env("MTOOLS_SKIP_CHECK", "1");
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{tool} is needed by this test: {error}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} failed: {said}");
+    said
+}
