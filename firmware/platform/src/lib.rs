@@ -1,2 +1,59 @@
-//! Placeholder.
+//! The machine as the domain builder made it: start information in, one immutable [`Platform`] out.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`start_info`] | PVH start information (`public/arch-x86/hvm/start_info.h`) |
+//! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
+//! | [`options`] | what the guest's command line asks of the firmware |
+//! | [`acpi`] | Xen's ACPI tables, and one of ours beside them |
+//!
+//! Nothing here allocates: it runs before there is a heap. Everything read is checked, as a toolstack may be old, new or wrong.
 #![cfg_attr(not(test), no_std)]
+
+pub mod acpi;
+pub mod memory;
+pub mod options;
+pub mod start_info;
+
+use arrayvec::ArrayVec;
+
+use memory::MemoryMap;
+use options::Options;
+
+/// Guest-physical memory, as far as it can be read.
+pub trait PhysicalMemory {
+    /// Copies bytes from `address` on; `false` if the range cannot be read.
+    fn read(&self, address: u64, into: &mut [u8]) -> bool;
+
+    /// Copies bytes to `address`; `false` if the range cannot be written.
+    fn write(&mut self, address: u64, from: &[u8]) -> bool;
+}
+
+/// Longest command line that is kept, in bytes.
+pub const COMMAND_LINE_MAX: usize = 2048;
+/// Most modules that are kept.
+pub const MODULES_MAX: usize = 4;
+
+/// A file the toolstack loaded beside the firmware (`ramdisk=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Module {
+    /// Where it is.
+    pub address: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What the firmware knows of the machine it runs on.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    /// Memory map.
+    pub memory: MemoryMap,
+    /// ACPI root pointer, 0 if there is none.
+    pub rsdp: u64,
+    /// The guest's command line, without the final zero.
+    pub command_line: ArrayVec<u8, COMMAND_LINE_MAX>,
+    /// Modules.
+    pub modules: ArrayVec<Module, MODULES_MAX>,
+    /// Options found on the command line.
+    pub options: Options,
+}

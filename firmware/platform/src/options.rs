@@ -1,0 +1,63 @@
+//! What the guest's command line asks of the firmware: words that start with `ovmf.`; all others belong to what is booted.
+
+/// Options of one start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// `ovmf.timeline`: print the boot timeline when the first program is started.
+    pub timeline: bool,
+    /// `ovmf.log=error|warn|info|debug|trace`: what goes to Xen's log.
+    pub log: log::LevelFilter,
+    /// `ovmf.wait`: where nothing boots, wait for a key instead of shutting down.
+    pub wait: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeline: false, log: log::LevelFilter::Warn, wait: false }
+    }
+}
+
+impl Options {
+    /// Reads the options; `report` is told of each word that starts like one and is none.
+    pub fn parse(command_line: &[u8], mut report: impl FnMut(&[u8])) -> Self {
+        let mut options = Self::default();
+        let words = command_line.split(u8::is_ascii_whitespace).filter(|word| word.starts_with(b"ovmf."));
+        for word in words {
+            match word {
+                b"ovmf.timeline" => options.timeline = true,
+                b"ovmf.wait" => options.wait = true,
+                _ => match word.strip_prefix(b"ovmf.log=").and_then(level) {
+                    Some(level) => options.log = level,
+                    None => report(word),
+                },
+            }
+        }
+        options
+    }
+}
+
+fn level(name: &[u8]) -> Option<log::LevelFilter> {
+    core::str::from_utf8(name).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_words_are_taken_and_others_left_alone() {
+        let mut unknown = std::vec::Vec::new();
+        let options = Options::parse(b"root=/dev/xvda2 ovmf.timeline ovmf.log=debug ovmf.colour", |word| {
+            unknown.push(word.to_vec())
+        });
+        assert_eq!(options, Options { timeline: true, log: log::LevelFilter::Debug, wait: false });
+        assert_eq!(unknown, [b"ovmf.colour".to_vec()]);
+    }
+
+    #[test]
+    fn a_wrong_level_is_reported_and_changes_nothing() {
+        let mut unknown = 0;
+        assert_eq!(Options::parse(b"ovmf.log=\xff", |_| unknown += 1), Options::default());
+        assert_eq!(unknown, 1);
+    }
+}
