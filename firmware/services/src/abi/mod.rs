@@ -1,6 +1,9 @@
 //! The `extern "efiapi"` edge. A function here checks pointers, copies in, calls a database or the [`api`](crate::api),
 //! converts the result and copies out. Nothing else.
 
+pub mod event;
+pub mod memory;
+
 use crate::core_state::Core;
 
 /// The one core of the firmware.

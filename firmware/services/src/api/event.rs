@@ -1,0 +1,1 @@
+//! Task priority levels, events and timers for our own code.

@@ -1,0 +1,1 @@
+//! Page and pool allocation for our own code.
