@@ -7,7 +7,7 @@
 //! | [`RawNode`] | one node of a path: type, sub-type, bytes |
 //! | [`Node`] | one node, typed |
 //!
-//! A path is compared by its bytes, never by its decoded nodes.
+//! A path is compared by its bytes, never by its decoded nodes. The text forms are in [`text`].
 
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
@@ -19,8 +19,10 @@ use uefi_raw::Status;
 use uefi_raw::protocol::device_path::{DevicePathProtocol, DeviceSubType, DeviceType};
 
 mod node;
+pub mod text;
 
 pub use node::{Node, PartitionFormat, Signature};
+pub use text::TextOptions;
 
 /// Bytes of a node's header: type, sub-type, length.
 pub const HEADER_LENGTH: usize = size_of::<DevicePathProtocol>();
@@ -42,7 +44,7 @@ pub enum DevicePathError {
     EndLength,
     /// Longer than [`MAX_LENGTH`], or a node longer than its length field can say.
     TooLong,
-    /// A text that is no device path; at this character.
+    /// A text that is no device path.
     Text {
         /// Where the node that is not understood begins, in bytes.
         at: usize,
@@ -248,12 +250,6 @@ impl<'a> IntoIterator for &'a DevicePath {
     }
 }
 
-impl fmt::Debug for DevicePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.nodes()).finish()
-    }
-}
-
 /// The instances of a path. See [`DevicePath::instances`].
 #[derive(Clone, Debug)]
 pub struct Instances<'a> {
@@ -455,9 +451,15 @@ impl DevicePathBuf {
     }
 }
 
+impl fmt::Display for DevicePathBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.as_path(), f)
+    }
+}
+
 impl fmt::Debug for DevicePathBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_path().fmt(f)
+        fmt::Debug::fmt(self.as_path(), f)
     }
 }
 
