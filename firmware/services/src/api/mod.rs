@@ -1,7 +1,13 @@
 //! Boot services for the firmware's own drivers: safe functions over the one core.
 
+pub mod driver;
 pub mod event;
+pub mod handle;
 pub mod memory;
+mod pending;
 
+pub use driver::*;
 pub use event::*;
+pub use handle::*;
 pub use memory::*;
+pub use pending::*;
