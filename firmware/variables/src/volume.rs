@@ -1,0 +1,135 @@
+//! The firmware volume around the store (PI vol. 3 §3.2.1, NV data file system), in the shape of EDK2's 4M layout.
+
+use core::mem::size_of;
+
+use uefi_raw::firmware_storage::FirmwareVolumeHeader;
+use uefi_raw::{Guid, guid};
+
+use crate::format::{ERASED, StoreHeader};
+
+/// File system GUID of a volume of variables (`gEfiSystemNvDataFvGuid`).
+pub const NV_DATA_GUID: Guid = guid!("fff12b8d-7696-4c8b-a985-2747075b4f50");
+
+/// Length of the whole volume: store, event log, fault tolerant write areas.
+pub const VOLUME_SIZE: u64 = 0x8_4000;
+
+/// Bytes from the start of the volume to the end of the store.
+pub const REGION_SIZE: usize = 0x4_0000;
+
+/// Offset of the store in the volume.
+pub const STORE_OFFSET: usize = HEADER_SIZE;
+
+const BLOCK_SIZE: u32 = 0x1000;
+/// Attributes EDK2 gives its volume: everything enabled, sticky write, memory mapped, erased bits are 1.
+const ATTRIBUTES: u32 = 0x0004_feff;
+const REVISION: u8 = 2;
+/// One block map entry and the terminating one follow the fixed part.
+const HEADER_SIZE: usize = size_of::<FirmwareVolumeHeader>() + 2 * size_of::<[u32; 2]>();
+
+/// Why bytes are no volume of variables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VolumeError {
+    /// Nothing was ever written: all bytes erased (or zero).
+    Blank,
+    /// Not a firmware volume, or not one that holds variables.
+    Signature,
+    /// The header's 16-bit sum is not zero.
+    Checksum,
+    /// The header does not fit the bytes.
+    Size,
+}
+
+/// Checks the volume header and returns the offset of the store behind it.
+pub fn store_offset(bytes: &[u8]) -> Result<usize, VolumeError> {
+    let header = bytes.get(..HEADER_SIZE).ok_or(VolumeError::Size)?;
+    if header.iter().all(|&byte| byte == ERASED) || header.iter().all(|&byte| byte == 0) {
+        return Err(VolumeError::Blank);
+    }
+    if header[40..44] != FirmwareVolumeHeader::SIGNATURE || header[16..32] != NV_DATA_GUID.to_bytes() {
+        return Err(VolumeError::Signature);
+    }
+    let length = usize::from(u16::from_le_bytes([header[48], header[49]]));
+    let header = bytes.get(..length).filter(|header| header.len() >= HEADER_SIZE).ok_or(VolumeError::Size)?;
+    if sum16(header) == 0 { Ok(length) } else { Err(VolumeError::Checksum) }
+}
+
+/// Makes `bytes`, the first [`REGION_SIZE`] bytes of a volume, an empty store in a volume. Shorter or longer is
+/// possible, as long as the two headers fit; the store then ends with `bytes`.
+pub fn format(bytes: &mut [u8]) -> Result<(), VolumeError> {
+    bytes.fill(ERASED);
+    let store_size = bytes.len().checked_sub(HEADER_SIZE).and_then(|size| u32::try_from(size).ok());
+    let store_size = store_size.ok_or(VolumeError::Size)?;
+    let (header, store) = bytes.split_first_chunk_mut().ok_or(VolumeError::Size)?;
+    *header = volume_header();
+    let store_header = store.first_chunk_mut().ok_or(VolumeError::Size)?;
+    *store_header = StoreHeader { size: store_size }.encode();
+    Ok(())
+}
+
+fn volume_header() -> [u8; HEADER_SIZE] {
+    let mut header = [0; HEADER_SIZE];
+    header[16..32].copy_from_slice(&NV_DATA_GUID.to_bytes());
+    header[32..40].copy_from_slice(&VOLUME_SIZE.to_le_bytes());
+    header[40..44].copy_from_slice(&FirmwareVolumeHeader::SIGNATURE);
+    header[44..48].copy_from_slice(&ATTRIBUTES.to_le_bytes());
+    header[48..50].copy_from_slice(&(HEADER_SIZE as u16).to_le_bytes());
+    header[55] = REVISION;
+    header[56..60].copy_from_slice(&((VOLUME_SIZE / u64::from(BLOCK_SIZE)) as u32).to_le_bytes());
+    header[60..64].copy_from_slice(&BLOCK_SIZE.to_le_bytes());
+    let checksum = 0u16.wrapping_sub(sum16(&header));
+    header[50..52].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
+fn sum16(bytes: &[u8]) -> u16 {
+    bytes.as_chunks().0.iter().fold(0, |sum, &pair| sum.wrapping_add(u16::from_le_bytes(pair)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_volume_is_byte_for_byte_that_of_edk2() {
+        let mut bytes = vec![0; REGION_SIZE];
+        format(&mut bytes).unwrap();
+        let expected = [
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x8d, 0x2b, 0xf1, 0xff, 0x96, 0x76, 0x8b, 0x4c, 0xa9, 0x85,
+            0x27, 0x47, 0x07, 0x5b, 0x4f, 0x50, 0x00, 0x40, 0x08, 0x00, 0, 0, 0, 0, 0x5f, 0x46, 0x56, 0x48, 0xff, 0xfe,
+            0x04, 0x00, 0x48, 0x00, 0xaf, 0xb8, 0, 0, 0, 0x02, 0x84, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92, 0xb8, 0xff,
+            0x03, 0x00, 0x5a, 0xfe, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(bytes[..100], expected);
+        assert!(bytes[100..].iter().all(|&byte| byte == ERASED));
+        assert_eq!(store_offset(&bytes), Ok(STORE_OFFSET));
+    }
+
+    #[test]
+    fn blank_and_damaged_headers_are_told_apart() {
+        assert_eq!(store_offset(&[0xff; 100]), Err(VolumeError::Blank));
+        assert_eq!(store_offset(&[0; 100]), Err(VolumeError::Blank));
+        assert_eq!(store_offset(&[0; 10]), Err(VolumeError::Size));
+        let mut bytes = vec![0; REGION_SIZE];
+        format(&mut bytes).unwrap();
+        bytes[33] ^= 1;
+        assert_eq!(store_offset(&bytes), Err(VolumeError::Checksum));
+        bytes[41] = 0;
+        assert_eq!(store_offset(&bytes), Err(VolumeError::Signature));
+    }
+
+    #[test]
+    fn a_header_length_beyond_the_bytes_is_refused() {
+        let mut bytes = vec![0; REGION_SIZE];
+        format(&mut bytes).unwrap();
+        bytes[48..50].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert_eq!(store_offset(&bytes[..0x100]), Err(VolumeError::Size));
+        bytes[48..50].copy_from_slice(&0u16.to_le_bytes());
+        assert_eq!(store_offset(&bytes), Err(VolumeError::Size));
+    }
+
+    #[test]
+    fn too_few_bytes_cannot_be_formatted() {
+        assert_eq!(format(&mut [0; 99]), Err(VolumeError::Size));
+    }
+}
