@@ -31,13 +31,17 @@ fn main() {
         .allowlist_type("xen_memory_map|xen_add_to_physmap|xen_remove_from_physmap|xen_hvm_param")
         .allowlist_type("evtchn_(alloc_unbound|send|close|unmask)|sched_poll|sched_shutdown")
         .allowlist_type("shared_info|vcpu_time_info|xenstore_domain_interface|xsd_sockmsg|xencons_interface")
-        .allowlist_type("grant_entry_v1|blkif_request|blkif_request_indirect|blkif_request_segment|blkif_response")
+        .allowlist_type(
+            "grant_entry_v1|blkif_request|blkif_request_indirect|blkif_request_segment|blkif_response|blkif_sring",
+        )
         .allowlist_type("xsd_sockmsg_type|xenbus_state|gnttab_query_size")
         .allowlist_var("XEN_HVM_(START_MAGIC_VALUE|MEMMAP_TYPE_.*)|__HYPERVISOR_.*|XENMEM_.*|XENMAPSPACE_.*")
         .allowlist_var(
             "EVTCHNOP_.*|SCHEDOP_.*|SHUTDOWN_.*|HVM_PARAM_.*|HVMOP_(get|set)_param|GNTTABOP_.*|GTF_.*|GNTST_.*",
         )
-        .allowlist_var("BLKIF_.*|XENSTORE_.*|XS_.*|DOMID_SELF|XENFEAT_.*|XENVER_.*|VCPUOP_.*")
+        .allowlist_var(
+            "BLKIF_.*|VDISK_.*|XEN_IO_PROTO_ABI_X86_64|XENSTORE_.*|XS_.*|DOMID_SELF|XENFEAT_.*|XENVER_.*|VCPUOP_.*",
+        )
         .generate()
         .expect("reading Xen's public headers: is libxen-dev installed?")
         .write_to_file(out)

@@ -1,2 +1,28 @@
-//! Placeholder.
+//! Drivers for Xen's paravirtual devices.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`domain`] | the domain the firmware runs in: hypercalls and page frames, handed to every driver |
+//! | [`grants`] | the grant table: which of our pages another domain may use |
+//! | [`events`] | event channel ports of our own, and waiting on a port without interrupts |
+//! | [`xenstore`] | client of the xenstore daemon |
+//! | [`xenbus`] | devices and their backends in xenstore, the state machine between the two halves |
+//! | [`console`] | the paravirtual console as a [`ByteConsole`](services::console::ByteConsole) |
+//! | [`block`] | paravirtual disks as [`BlockDevice`](services::block::BlockDevice)s |
+//! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
+//! | [`binding`] | the bus in the UEFI driver model |
+//!
+//! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
+//! Nothing here waits without a deadline, needs interrupts, or sleeps a fixed time.
 #![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod console;
+pub mod domain;
+pub mod events;
+pub mod grants;
+pub mod xenstore;
+
+#[cfg(test)]
+mod testing;

@@ -4,6 +4,7 @@
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::vec::Vec;
 
 use core::ptr::NonNull;
@@ -136,20 +137,37 @@ impl Hypervisor for FakeHypervisor {
     }
 }
 
-/// Page source over the test's heap. A frame's number is its address divided by 4096, so a test can find the memory of a
-/// frame that was granted. Pages are leaked: the other domain of a test may hold on to them.
+/// Page source over the test's heap. A frame's number is made of its address, cut to the 32 bits that a grant entry holds,
+/// so a test can find the memory of a frame that was granted. Pages are leaked: the other domain of a test may hold on
+/// to them.
 #[derive(Default, Debug)]
 pub struct FakeFrames {
     /// Pages handed out and not yet freed.
     pub live: Cell<usize>,
 }
 
+/// The pages behind the frame numbers given out so far, by all tests of the process.
+static PAGES: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
+
 impl FakeFrames {
     /// The memory of a frame this allocator gave out, seen by the other domain.
+    ///
+    /// # Panics
+    /// If no such frame was given out: the code under test made it up.
     pub fn peer(gfn: Gfn) -> SharedPages {
-        let base = NonNull::new((gfn.0 as usize * PAGE_SIZE) as *mut u8).expect("frame of a live page");
+        let page = PAGES.lock().expect("no test panics inside").get(&gfn.0).copied();
+        let page = page.unwrap_or_else(|| panic!("frame {:#x} was never given out", gfn.0));
+        let base = NonNull::new(core::ptr::with_exposed_provenance_mut(page)).expect("page of live memory");
         // SAFETY: tests only ask for frames they have seen granted, which live for ever.
         unsafe { SharedPages::new(base, 1, gfn) }
+    }
+
+    fn number(address: *const u8) -> Gfn {
+        let page = address.expose_provenance() & !(PAGE_SIZE - 1);
+        let number = (page / PAGE_SIZE) as u64 & u64::from(u32::MAX);
+        let before = PAGES.lock().expect("no test panics inside").insert(number, page);
+        assert!(before.is_none_or(|before| before == page), "two pages with one frame number");
+        Gfn(number)
     }
 }
 
@@ -159,8 +177,11 @@ impl FrameAllocator for FakeFrames {
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
         self.live.set(self.live.get() + pages);
+        for page in (0..pages).rev() {
+            Self::number(base.as_ptr().wrapping_add(page * PAGE_SIZE));
+        }
         // SAFETY: fresh memory, never freed.
-        Some(unsafe { SharedPages::new(base, pages, Gfn(base.as_ptr() as u64 / PAGE_SIZE as u64)) })
+        Some(unsafe { SharedPages::new(base, pages, Self::number(base.as_ptr())) })
     }
 
     fn free(&self, pages: SharedPages) {
@@ -168,9 +189,8 @@ impl FrameAllocator for FakeFrames {
     }
 
     fn map(&self, first: Gfn, pages: usize) -> Option<SharedPages> {
-        let base = NonNull::new((first.0 as usize * PAGE_SIZE) as *mut u8)?;
-        // SAFETY: tests put frames of their own into the parameters.
-        Some(unsafe { SharedPages::new(base, pages, first) })
+        assert_eq!(pages, 1, "tests map single pages");
+        Some(Self::peer(first))
     }
 
     fn hole(&self, pages: usize) -> Option<SharedPages> {
@@ -178,6 +198,6 @@ impl FrameAllocator for FakeFrames {
     }
 
     fn frame_of(&self, address: *const u8) -> Gfn {
-        Gfn(address as u64 / PAGE_SIZE as u64)
+        Self::number(address)
     }
 }

@@ -17,3 +17,4 @@
 #include <xen/io/console.h>
 #include <xen/io/xenbus.h>
 #include <xen/io/blkif.h>
+#include <xen/io/protocols.h>
