@@ -3,11 +3,13 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`fat`] | FAT12, FAT16 and FAT32, read and write |
 //! | [`partition`] | GPT and MBR: what lies where on a disk |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+pub mod fat;
 pub mod partition;
 
 #[cfg(test)]
