@@ -3,7 +3,7 @@
 use crate::core_image::CoreImage;
 use crate::elf_header::ElfHeader;
 use crate::ffs::{FfsFile, FileKind, Section};
-use crate::fv::{FvError, RESET_VECTOR_LENGTH, Volume};
+use crate::fv::{self, FvError, RESET_VECTOR_LENGTH, Volume};
 use crate::image_info::{self, ImageInfo};
 use crate::layout::{ImageLayout, Layout, PAGE, Region, RegionKind};
 use crate::vars;
@@ -79,6 +79,9 @@ fn assemble_image(
     let mut bytes = vec![ERASED; image.size as usize];
     if let Some(region) = image.region(RegionKind::Vars) {
         put(&mut bytes, region, &vars::empty(&layout.vars));
+    }
+    if let Some(region) = image.region(RegionKind::Spare) {
+        put(&mut bytes, region, &fv::empty(region.size as usize));
     }
     let mut summary = None;
     if let Some(region) = image.region(RegionKind::Code) {
@@ -223,6 +226,18 @@ mod tests {
             let (code, code_size) = (u64_at(info, 48) as usize, u64_at(info, 56) as usize);
             assert_eq!(&image.bytes[code + 40..code + 44], b"_FVH");
             assert_eq!(code + code_size, image.bytes.len());
+        }
+    }
+
+    #[test]
+    fn volumes_follow_each_other_to_the_end_of_the_image() {
+        for image in images(&Core::default()) {
+            let mut at = if image.code.is_some() { 0x1000 } else { 0 };
+            while at < image.bytes.len() {
+                assert_eq!(&image.bytes[at + 40..at + 44], b"_FVH", "{} at {at:#x}", image.file);
+                at += u64_at(&image.bytes, at + 32) as usize;
+            }
+            assert_eq!(at, image.bytes.len());
         }
     }
 

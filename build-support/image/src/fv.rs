@@ -147,6 +147,13 @@ impl Volume {
     }
 }
 
+/// A volume without files, `size` bytes of it.
+pub fn empty(size: usize) -> Vec<u8> {
+    let mut out = volume_header(FILE_SYSTEM2, size as u64, ATTRIBUTES | FirmwareVolumeAttributes::ALIGNMENT_16, 0);
+    out.resize(size, 0xff);
+    out
+}
+
 /// A volume header with a block map of pages and a correct checksum. `extended` is the offset of the extended header, or 0.
 pub(crate) fn volume_header(
     file_system: Guid,

@@ -96,6 +96,8 @@ pub enum RegionKind {
     Vars,
     /// The code volume.
     Code,
+    /// An empty volume. It fills a gap, so that tools which step from volume to volume find the next one.
+    Spare,
 }
 
 /// Why a layout cannot be used. Each message names the field and says what would be right.
@@ -210,6 +212,7 @@ impl std::fmt::Display for RegionKind {
             Self::ElfHeader => "elf-header",
             Self::Vars => "vars",
             Self::Code => "code",
+            Self::Spare => "spare",
         })
     }
 }
@@ -380,8 +383,8 @@ mod tests {
 
     #[test]
     fn overlapping_regions_are_refused_by_name() {
-        let text = complaint("kind = \"vars\", offset = 0x1000", "kind = \"vars\", offset = 0xfd000");
-        assert!(text.contains("\"combined\"") && text.contains("code") && text.contains("overlaps"), "{text}");
+        let text = complaint("kind = \"vars\", offset = 0x1000", "kind = \"vars\", offset = 0x3000");
+        assert!(text.contains("\"combined\"") && text.contains("region spare") && text.contains("overlaps"), "{text}");
     }
 
     #[test]
@@ -413,7 +416,7 @@ mod tests {
 
     #[test]
     fn code_that_is_not_last_is_refused() {
-        assert!(complaint("offset = 0x101000", "offset = 0x100000").contains("reset vector"));
+        assert!(complaint("0x101000, size = 0xff000", "0x101000, size = 0xfe000").contains("reset vector"));
     }
 
     #[test]
