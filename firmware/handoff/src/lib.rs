@@ -168,6 +168,43 @@ impl RuntimeEvent {
     const NONE: Self = Self { event: core::ptr::null_mut(), notify: None, context: core::ptr::null_mut() };
 }
 
+/// What the driver found in the variable store region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum StoreState {
+    /// The driver has not run.
+    Unknown = 0,
+    /// A store, opened.
+    Opened = 1,
+    /// Nothing: a new store was made.
+    Blank = 2,
+    /// Something that is no store, or a damaged header: a new store was made, the content is lost.
+    Replaced = 3,
+}
+
+/// How the driver found the variables; for the core to log, as the driver itself has no console.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct StoreReport {
+    /// What there was.
+    pub state: StoreState,
+    /// Variables that can be read.
+    pub variables: u32,
+    /// Records that are damaged, and left out.
+    pub damaged: u32,
+    /// Not 0 if the list of records ends in rubbish: what follows it is lost.
+    pub broken_off: u32,
+    /// Bytes in use.
+    pub used: u32,
+    /// Bytes there are.
+    pub capacity: u32,
+}
+
+impl StoreReport {
+    const UNKNOWN: Self =
+        Self { state: StoreState::Unknown, variables: 0, damaged: 0, broken_off: 0, used: 0, capacity: 0 };
+}
+
 /// A registration list is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
@@ -189,6 +226,8 @@ pub struct Handoff {
     pub variable_region: *mut u8,
     /// Length of `variable_region` in bytes.
     pub variable_region_size: usize,
+    /// Written by the driver when it starts.
+    pub store_report: StoreReport,
     /// Set by the core in ExitBootServices after its last notification, never cleared: from then on the driver treats
     /// each call as one of the operating system's, and uses no boot service.
     pub at_runtime: AtomicBool,
@@ -215,6 +254,7 @@ impl Handoff {
             clock,
             variable_region,
             variable_region_size,
+            store_report: StoreReport::UNKNOWN,
             at_runtime: AtomicBool::new(false),
             image_count: 0,
             event_count: 0,

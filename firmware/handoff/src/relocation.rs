@@ -139,14 +139,24 @@ pub fn capture<'a>(image: &mut [u8], directory: &[u8], into: &'a mut [Fixup]) ->
     Ok(into.get(..used).unwrap_or_default())
 }
 
-/// Adds `delta` to each place of `image` that still holds what was captured; other places, and places outside the
-/// image, are left alone. Returns how many were changed.
-pub fn apply(image: &mut [u8], fixups: &[Fixup], delta: u64) -> usize {
+/// Adds `delta` to each place of the image at `base`, `size` bytes long, that still holds what was captured; other places,
+/// and places outside the image, are left alone. Returns how many were changed. No reference to the image is made, as it
+/// may be the very one that runs this.
+///
+/// # Safety
+/// The image's memory must be readable and writable.
+pub unsafe fn apply(base: *mut u8, size: usize, fixups: &[Fixup], delta: u64) -> usize {
     let mut changed = 0;
     for fixup in fixups {
-        let Ok(place) = dir64(image, Relocation { rva: fixup.rva, kind: DIR64 }) else { continue };
-        if *place == fixup.value.to_le_bytes() {
-            *place = fixup.value.wrapping_add(delta).to_le_bytes();
+        let place = usize::try_from(fixup.rva).ok();
+        let end = place.and_then(|place| place.checked_add(size_of::<u64>()));
+        let (Some(place), Some(true)) = (place, end.map(|end| end <= size)) else { continue };
+        // SAFETY: checked to lie within the image.
+        let place = unsafe { base.add(place) }.cast::<u64>();
+        // SAFETY: as above, and the caller vouches for the memory.
+        if unsafe { place.read_unaligned() } == fixup.value {
+            // SAFETY: as above.
+            unsafe { place.write_unaligned(fixup.value.wrapping_add(delta)) };
             changed += 1;
         }
     }
@@ -236,8 +246,12 @@ mod tests {
         let mut fixups = [Fixup::default(); 2];
         let fixups = capture(&mut image, &block(0, &[dir64_at(0), dir64_at(16)]), &mut fixups).unwrap();
         image[16] = 9;
-        assert_eq!(apply(&mut image, fixups, 1), 1);
+        let outside = [Fixup { rva: 25, ..fixups[0] }, Fixup { rva: u32::MAX, ..fixups[0] }];
+        let (base, size) = (image.as_mut_ptr(), image.len());
+        // SAFETY: the image is a vector of that size.
+        assert_eq!(unsafe { apply(base, size, fixups, 1) }, 1);
+        // SAFETY: as above.
+        assert_eq!(unsafe { apply(base, size, &outside, 1) }, 0);
         assert_eq!((image[0], image[16]), (8, 9));
-        assert_eq!(apply(&mut image, &[Fixup { rva: u32::MAX, reserved: 0, value: 0 }], 1), 0);
     }
 }
