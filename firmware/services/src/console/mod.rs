@@ -79,7 +79,7 @@ pub trait TextInput {
 }
 
 /// A device that shows text, has keys, or both.
-pub trait TextDevice: Send {
+pub trait TextDevice {
     /// The part that shows text.
     fn output(&mut self) -> Option<&mut dyn TextOutput>;
     /// The part that has keys.
