@@ -37,7 +37,7 @@ pub struct CoreImage {
 pub enum CoreError {
     /// Not an ELF64, or a damaged one.
     #[error("not a readable 64-bit ELF file ({0}); build package `entry` for x86_64-unknown-none")]
-    Elf(#[from] object::read::Error),
+    Elf(object::read::Error),
     /// For something else than little-endian x86-64.
     #[error("e_machine or byte order is not x86-64's; build for target x86_64-unknown-none")]
     Machine,
@@ -112,7 +112,7 @@ type Elf<'data> = ElfFile64<'data, Endianness>;
 impl CoreImage {
     /// Checks and flattens an ELF file.
     pub fn from_elf(data: &[u8]) -> Result<Self, CoreError> {
-        let elf = Elf::parse(data)?;
+        let elf = Elf::parse(data).map_err(CoreError::Elf)?;
         check_header(&elf)?;
         let segments = segments(&elf)?;
         let bytes = flatten(&segments);
@@ -220,7 +220,7 @@ fn relocations(elf: &Elf<'_>, data: &[u8], bytes: &[u8]) -> Result<Vec<(u64, u32
     let endian = elf.endian();
     let (mut table, mut size) = (0, 0);
     for header in elf.elf_program_headers() {
-        for entry in header.dynamic(endian, data)?.unwrap_or_default() {
+        for entry in header.dynamic(endian, data).map_err(CoreError::Elf)?.unwrap_or_default() {
             match entry.d_tag(endian) {
                 elf::DT_NULL => break,
                 elf::DT_RELA => table = entry.d_val(endian),

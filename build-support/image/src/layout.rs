@@ -105,7 +105,7 @@ pub enum RegionKind {
 pub enum LayoutError {
     /// Not TOML, or a field is missing, unknown or of the wrong type.
     #[error("not a valid layout: {0}")]
-    Syntax(#[from] toml::de::Error),
+    Syntax(toml::de::Error),
     /// No image at all.
     #[error("image: there is none; add at least one [[image]]")]
     NoImages,
@@ -220,7 +220,7 @@ impl std::fmt::Display for RegionKind {
 impl Layout {
     /// Reads and checks the text of a `layout.toml`.
     pub fn parse(text: &str) -> Result<Self, LayoutError> {
-        let layout: Self = toml::from_str(text)?;
+        let layout: Self = toml::from_str(text).map_err(LayoutError::Syntax)?;
         layout.check()?;
         Ok(layout)
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum RuntimeError {
     /// Not a PE32+, or a damaged one.
     #[error("not a readable PE32+ file ({0}); build package `runtime` for x86_64-unknown-uefi")]
-    Pe(#[from] object::read::Error),
+    Pe(object::read::Error),
     /// For another processor.
     #[error("Machine = {0:#06x}: must be 0x8664 (x86-64); build for target x86_64-unknown-uefi")]
     Machine(u16),
@@ -27,7 +27,7 @@ pub enum RuntimeError {
 
 /// Checks that `data` is a runtime driver for x86-64.
 pub fn check(data: &[u8]) -> Result<(), RuntimeError> {
-    let pe = PeFile64::parse(data)?;
+    let pe = PeFile64::parse(data).map_err(RuntimeError::Pe)?;
     let headers = pe.nt_headers();
     let machine = headers.file_header().machine.get(LE);
     if machine != IMAGE_FILE_MACHINE_AMD64 {
