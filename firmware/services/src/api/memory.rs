@@ -9,6 +9,7 @@ use uefi_raw::table::boot::{MemoryAttribute, MemoryType};
 
 use crate::abi::CORE;
 use crate::core_state::Core;
+use crate::event::group;
 use crate::hardware::Protection;
 use crate::memory::protect::Change;
 use crate::memory::{Error, Memory, PAGE, Placement, Release};
@@ -177,7 +178,9 @@ fn apply(core: &Core, change: &Change) -> Result<()> {
 }
 
 #[cold]
-fn announce_change(_core: &Core) {}
+fn announce_change(core: &Core) {
+    super::event::signal_group_in(core, &group::MEMORY_MAP_CHANGE);
+}
 
 /// Logs why, and converts. Running out and not finding are answers that callers try for; the rest is a caller's mistake
 /// or damage.

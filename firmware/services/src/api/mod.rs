@@ -4,10 +4,8 @@ pub mod driver;
 pub mod event;
 pub mod handle;
 pub mod memory;
-mod pending;
 
 pub use driver::*;
 pub use event::*;
 pub use handle::*;
 pub use memory::*;
-pub use pending::*;
