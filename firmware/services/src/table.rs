@@ -6,8 +6,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::c_void;
+use core::ptr;
 
 use uefi_raw::table::configuration::ConfigurationTable;
+use uefi_raw::table::system::SystemTable;
 use uefi_raw::{Guid, Status};
 
 pub mod attributes;
@@ -23,8 +25,10 @@ impl From<NoSuchTable> for Status {
 }
 
 /// The tables' bookkeeping.
-#[derive(Default)]
 pub struct Tables {
+    system: *mut SystemTable,
+    array: *mut ConfigurationTable,
+    capacity: usize,
     configuration: Vec<(Guid, *mut c_void)>,
     teardowns: Vec<Teardown>,
     /// Whether the first call of ExitBootServices has been announced.
@@ -37,7 +41,34 @@ pub type Teardown = Box<dyn FnMut()>;
 impl Tables {
     /// Nothing installed.
     pub const fn new() -> Self {
-        Self { configuration: Vec::new(), teardowns: Vec::new(), exit_announced: false }
+        Self {
+            system: ptr::null_mut(),
+            array: ptr::null_mut(),
+            capacity: 0,
+            configuration: Vec::new(),
+            teardowns: Vec::new(),
+            exit_announced: false,
+        }
+    }
+
+    /// The system table; null until it is made.
+    pub fn system(&self) -> *mut SystemTable {
+        self.system
+    }
+
+    /// Sets [`Self::system`].
+    pub fn set_system(&mut self, system: *mut SystemTable) {
+        self.system = system;
+    }
+
+    /// The array of configuration tables that the system table shows, and how many it has room for.
+    pub fn array(&self) -> (*mut ConfigurationTable, usize) {
+        (self.array, self.capacity)
+    }
+
+    /// Sets [`Self::array`].
+    pub fn set_array(&mut self, array: *mut ConfigurationTable, capacity: usize) {
+        (self.array, self.capacity) = (array, capacity);
     }
 
     /// Adds or replaces the configuration table `guid`, or removes it if `table` is null (UEFI 2.10 §7.5.6).
@@ -83,6 +114,12 @@ impl Tables {
     }
 }
 
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl core::fmt::Debug for Tables {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Tables").field("configuration", &self.configuration).finish_non_exhaustive()
@@ -117,7 +154,6 @@ static CRC_OF_BYTE: [u32; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::ptr;
     use std::cell::RefCell;
     use std::rc::Rc;
     use uefi_raw::guid;

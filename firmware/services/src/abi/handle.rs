@@ -338,7 +338,7 @@ pub(super) unsafe extern "efiapi" fn protocols_per_handle(
 /// Installs interfaces on a handle, or on a new one, and tells those who registered for them.
 pub(crate) fn install(core: &Core, handle: Option<Handle>, interfaces: &[(Guid, *mut c_void)]) -> Result<Handle> {
     let (handle, events) = core.handles.with(|handles| handles.install(handle, interfaces))?;
-    signal(&events);
+    signal(core, &events);
     Ok(handle)
 }
 
@@ -379,7 +379,7 @@ pub(crate) fn reinstall(core: &Core, handle: Handle, guid: &Guid, old: *mut c_vo
     let result = disconnect_users(core, handle, guid, old)
         .and_then(|_| core.handles.with(|handles| handles.reinstall(handle, guid, old, new)).map_err(Status::from));
     if let Ok(events) = &result {
-        signal(events);
+        signal(core, events);
     }
     if core.handles.with(|handles| handles.interface(handle, guid)).is_ok() {
         reconnect(core, handle);
@@ -438,10 +438,10 @@ fn disconnect_users(core: &Core, handle: Handle, guid: &Guid, interface: *mut c_
     if users()?.is_empty() { Ok(!drivers.is_empty()) } else { Err(Status::ACCESS_DENIED) }
 }
 
-fn signal(events: &[Event]) {
+fn signal(core: &Core, events: &[Event]) {
     for event in events {
         // It may have been closed since; nobody waits for it then.
-        let _ = api::signal_event(*event);
+        let _ = api::event::signal_in(core, *event);
     }
 }
 
@@ -495,7 +495,8 @@ fn taken(core: &Core, search_type: i32, search_key: *const c_void) {
 
 /// A copy in pool memory, which the caller of the service frees.
 fn pool_copy<T>(items: &[T]) -> Result<*mut T> {
-    let copy: *mut T = api::allocate_pool(MemoryType::BOOT_SERVICES_DATA, size_of_val(items).max(1))?.as_ptr().cast();
+    let copy: *mut T =
+        api::allocate_pool(MemoryType::BOOT_SERVICES_DATA, size_of_val(items).max(size_of::<T>()))?.as_ptr().cast();
     // SAFETY: the pool gives memory aligned to 8 and of this size; no type that is copied here needs more.
     unsafe { copy.copy_from_nonoverlapping(items.as_ptr(), items.len()) };
     Ok(copy)

@@ -1,17 +1,35 @@
 //! The `extern "efiapi"` edge. A function here checks pointers, copies in, calls a database or the [`api`](crate::api),
 //! converts the result and copies out. Nothing else.
 
+mod control;
 pub mod device_path;
 pub mod driver;
 pub mod event;
 pub mod handle;
+pub mod image;
+mod load_file;
 pub mod memory;
 pub mod misc;
+mod rng;
+mod runtime;
+pub mod table;
 mod text;
 pub mod unicode;
 mod variadic;
 
+use uefi_raw::table::system::SystemTable;
+
+use crate::Result;
 use crate::core_state::Core;
 
 /// The one core of the firmware.
 pub static CORE: Core = Core::new();
+
+/// Makes the system table and all that hangs on it: boot services, the runtime services table without a runtime driver,
+/// the firmware's own image handle, and the protocols that need nothing but the core. [`CORE`] must have memory and
+/// hardware by now. Called once; everything in [`crate::api`] works after it.
+pub fn start() -> Result<*mut SystemTable> {
+    let system = table::build(&CORE)?;
+    rng::start(&CORE)?;
+    Ok(system)
+}

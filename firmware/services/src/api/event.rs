@@ -165,6 +165,8 @@ pub(crate) fn close_in(core: &Core, event: Event) -> Result<()> {
         rearm(core, events);
         closed
     });
+    // What it registered for with RegisterProtocolNotify goes with it.
+    core.handles.with(|handles| handles.forget_event(event));
     closed.map(drop).map_err(|error| refused("CloseEvent", error))
 }
 

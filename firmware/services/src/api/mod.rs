@@ -3,9 +3,13 @@
 pub mod driver;
 pub mod event;
 pub mod handle;
+pub mod image;
 pub mod memory;
+pub mod table;
 
 pub use driver::*;
 pub use event::*;
 pub use handle::*;
+pub use image::*;
 pub use memory::*;
+pub use table::*;

@@ -5,6 +5,8 @@
 use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType, PAGE_SIZE};
 use uefi_raw::{Guid, guid};
 
+use crate::hardware::Protection;
+
 /// GUID of the table.
 pub const GUID: Guid = guid!("dcfa911d-26eb-469f-a220-38b7dc461220");
 
@@ -32,8 +34,35 @@ pub struct Segment {
     pub start: u64,
     /// Number of pages.
     pub pages: u64,
-    /// Whether it holds code: executable and not writable. Otherwise it is data: writable and not executable.
-    pub code: bool,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+/// What pages hold, as far as the system may rely on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Executed and never written.
+    Code,
+    /// Written and never executed.
+    Data,
+}
+
+impl Kind {
+    /// The kind of pages with this protection; none if they are both written and executed.
+    pub fn of(protection: Protection) -> Option<Self> {
+        match protection {
+            Protection { execute_protect: true, .. } => Some(Self::Data),
+            Protection { read_only: true, .. } => Some(Self::Code),
+            _ => None,
+        }
+    }
+
+    fn attribute(self) -> MemoryAttribute {
+        match self {
+            Self::Code => MemoryAttribute::READ_ONLY,
+            Self::Data => MemoryAttribute::EXECUTE_PROTECT,
+        }
+    }
 }
 
 /// Computes the entries for `map`, split where `segments` (ordered by address) say so, and hands each to `emit`. Runtime
@@ -68,8 +97,7 @@ pub fn entries(
                 continue;
             }
             piece(done, start, rest);
-            let code = MemoryAttribute::READ_ONLY;
-            piece(start, end, if segment.code { code } else { MemoryAttribute::EXECUTE_PROTECT });
+            piece(start, end, segment.kind.attribute());
             done = end;
         }
         piece(done, region_end, rest);
@@ -102,8 +130,8 @@ mod tests {
     #[test]
     fn an_image_is_split_by_its_segments_and_keeps_its_type() {
         let code = MemoryType::RUNTIME_SERVICES_CODE;
-        let segment = |page: u64, pages, code| Segment { start: page << 12, pages, code };
-        let segments = [segment(16, 1, false), segment(17, 3, true), segment(20, 4, false)];
+        let segment = |page: u64, pages, kind| Segment { start: page << 12, pages, kind };
+        let segments = [segment(16, 1, Kind::Data), segment(17, 3, Kind::Code), segment(20, 4, Kind::Data)];
         assert_eq!(
             computed(&[region(code, 16, 8)], &segments),
             [
@@ -124,14 +152,15 @@ mod tests {
     #[test]
     fn code_without_known_segments_has_no_entry() {
         let code = MemoryType::RUNTIME_SERVICES_CODE;
-        let segments = [Segment { start: 3 << 12, pages: 1, code: true }];
+        let segments = [Segment { start: 3 << 12, pages: 1, kind: Kind::Code }];
         assert_eq!(computed(&[region(code, 2, 3)], &segments), [(code, 3, 1, MemoryAttribute::READ_ONLY)]);
     }
 
     #[test]
     fn segments_outside_a_region_do_not_count() {
         let data = MemoryType::RUNTIME_SERVICES_DATA;
-        let segments = [Segment { start: 0, pages: 4, code: true }, Segment { start: 8 << 12, pages: 4, code: true }];
+        let segments =
+            [Segment { start: 0, pages: 4, kind: Kind::Code }, Segment { start: 8 << 12, pages: 4, kind: Kind::Code }];
         assert_eq!(computed(&[region(data, 4, 4)], &segments), [(data, 4, 4, MemoryAttribute::EXECUTE_PROTECT)]);
     }
 }
