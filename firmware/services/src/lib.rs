@@ -22,6 +22,8 @@
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+#[cfg(any(test, feature = "fake"))]
+extern crate std;
 
 pub mod abi;
 pub mod api;
@@ -30,6 +32,8 @@ pub mod console;
 pub mod core_state;
 pub mod device_path;
 pub mod event;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod file;
 pub mod handle;
 pub mod hardware;
