@@ -22,7 +22,7 @@ const RELOCATED_WORD: u64 = 8;
 pub struct CoreImage {
     /// Contents, from the core's address 0.
     pub bytes: Vec<u8>,
-    /// Size in memory, zeroed part included.
+    /// Size in memory, zeroed part included, in whole pages.
     pub memory_size: u64,
     /// Offset of the 32-bit PVH entry.
     pub pvh_entry: u64,
@@ -116,7 +116,7 @@ impl CoreImage {
         check_header(&elf)?;
         let segments = segments(&elf)?;
         let bytes = flatten(&segments);
-        let memory_size = segments.last().map_or(0, |last| last.memory.end);
+        let memory_size = segments.last().map_or(0, |last| last.memory.end).next_multiple_of(SEGMENT_ALIGNMENT);
         let reset_vector = reset_vector(&elf, &bytes)?;
         check_relocations(&elf, data, &bytes, memory_size, reset_vector.as_ref())?;
         Ok(Self {
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(image.bytes[Core::DATA as usize..], data);
         assert!(image.bytes[core.text.len()..Core::DATA as usize].iter().all(|byte| *byte == 0));
         assert_eq!(image.pvh_entry, Core::PVH_ENTRY);
-        assert_eq!(image.memory_size, Core::DATA + data.len() as u64 + core.bss);
+        assert_eq!(image.memory_size, (Core::DATA + data.len() as u64 + core.bss).next_multiple_of(0x1000));
     }
 
     #[test]
@@ -382,6 +382,14 @@ mod tests {
             let text = message(&Core::default().with_relocation(Relocation { offset, kind: 8, addend }));
             assert!(text.contains("outside the core"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pointer_to_the_end_of_the_last_page_is_accepted() {
+        let end = CoreImage::from_elf(&Core::default().elf()).unwrap().memory_size as i64;
+        let pointer = |addend| Relocation { offset: Core::DATA, kind: 8, addend };
+        assert!(CoreImage::from_elf(&Core::default().with_relocation(pointer(end)).elf()).is_ok());
+        assert!(CoreImage::from_elf(&Core::default().with_relocation(pointer(end + 1)).elf()).is_err());
     }
 
     #[test]
