@@ -175,3 +175,144 @@ fn status(result: crate::Result<()>) -> Status {
         Err(status) => status,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use uefi_raw::table::boot::MemoryAttribute;
+
+    use super::*;
+    use crate::core_state::Core;
+    use crate::fake::{self, FakeHardware};
+    use crate::memory::map::RAM_CAPABILITIES;
+
+    fn map_size() -> (Status, usize) {
+        let mut size = 0;
+        let null = ptr::null_mut();
+        // SAFETY: a size, and nothing else.
+        let status = unsafe { get_memory_map(&mut size, ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), null) };
+        (status, size)
+    }
+
+    #[test]
+    fn the_map_fits_the_size_it_was_announced_with() {
+        fake::install();
+        let (status, size) = map_size();
+        assert_eq!(status, Status::BUFFER_TOO_SMALL);
+        // The spare descriptors take what other tests do meanwhile, and then some.
+        let mut buffer = vec![0xAA_u8; size + 64 * DESCRIPTOR_SIZE];
+        let (mut size, mut key, mut descriptor_size, mut version) = (buffer.len(), 0, 0, 0);
+        // SAFETY: the buffer has the size that is told.
+        let status = unsafe {
+            get_memory_map(&mut size, buffer.as_mut_ptr().cast(), &mut key, &mut descriptor_size, &mut version)
+        };
+        assert_eq!((status, descriptor_size, version), (Status::SUCCESS, DESCRIPTOR_SIZE, 1));
+        assert!(key != 0 && size % DESCRIPTOR_SIZE == 0);
+        let descriptors: Vec<MemoryDescriptor> = buffer[..size]
+            .chunks_exact(DESCRIPTOR_SIZE)
+            // SAFETY: each piece begins with a descriptor.
+            .map(|piece| unsafe { piece.as_ptr().cast::<MemoryDescriptor>().read_unaligned() })
+            .collect();
+        assert!(descriptors.iter().all(|d| d.page_count != 0 && d.att.contains(MemoryAttribute::WRITE_BACK)));
+        assert!(buffer[size..].iter().all(|&byte| byte == 0xAA));
+    }
+
+    #[test]
+    fn null_pointers_are_refused() {
+        fake::install();
+        let null = ptr::null_mut();
+        let ty = MemoryType::LOADER_DATA;
+        // SAFETY: null is allowed everywhere.
+        unsafe {
+            assert_eq!(allocate_pool(ty, 1, ptr::null_mut()), Status::INVALID_PARAMETER);
+            assert_eq!(allocate_pages(AllocateType::ANY_PAGES, ty, 1, ptr::null_mut()), Status::INVALID_PARAMETER);
+            let mut size = usize::MAX;
+            let none = ptr::null_mut();
+            assert_eq!(get_memory_map(ptr::null_mut(), ptr::null_mut(), null, null, none), Status::INVALID_PARAMETER);
+            assert_eq!(get_memory_map(&mut size, ptr::null_mut(), null, null, none), Status::INVALID_PARAMETER);
+        }
+        assert_eq!(free_pool(ptr::null_mut()), Status::INVALID_PARAMETER);
+    }
+
+    #[test]
+    fn kinds_that_do_not_exist_are_refused() {
+        fake::install();
+        let mut address = 0;
+        // SAFETY: an address.
+        let status =
+            unsafe { allocate_pages(AllocateType::MAX_ALLOCATE_TYPE, MemoryType::LOADER_DATA, 1, &mut address) };
+        assert_eq!(status, Status::INVALID_PARAMETER);
+    }
+
+    #[test]
+    fn the_heap_keeps_sizes_alignments_and_contents() {
+        fake::install();
+        let heap = Heap;
+        for (size, align) in [(1, 1), (24, 8), (100, 64), (100, 128), (5000, 16), (64, 4096), (4096, 65536)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the layout is not empty; blocks are used within their sizes and freed once.
+            unsafe {
+                let block = heap.alloc(layout);
+                assert!(!block.is_null() && block.addr().is_multiple_of(align));
+                block.write_bytes(0x5A, size);
+                let grown = heap.realloc(block, layout, size * 3);
+                assert!(grown.addr().is_multiple_of(align));
+                assert!(core::slice::from_raw_parts(grown, size).iter().all(|&byte| byte == 0x5A));
+                heap.dealloc(grown, Layout::from_size_align(size * 3, align).unwrap());
+            }
+        }
+        let huge = Layout::from_size_align(1 << 40, 16).unwrap();
+        // SAFETY: the layout is not empty.
+        assert!(unsafe { heap.alloc(huge) }.is_null());
+    }
+
+    #[test]
+    fn an_allocation_whose_rights_cannot_be_set_leaves_nothing_behind() {
+        let core = Core::new();
+        let hardware: &'static FakeHardware = Box::leak(Box::default());
+        core.hardware.with(|slot| *slot = Some(hardware));
+        core.memory.with(|memory| {
+            memory.add(0x10_0000..0x80_0000, MemoryType::CONVENTIONAL, RAM_CAPABILITIES).unwrap();
+        });
+        let before: Vec<_> = core.memory.with(|memory| memory.map().map(|d| (d.phys_start, d.ty)).collect());
+        hardware.fail_protect(true);
+        let failed = api::allocate_pages_in(&core, Placement::Any, MemoryType::LOADER_CODE, 4);
+        assert_eq!(failed, Err(Status::OUT_OF_RESOURCES));
+        let after: Vec<_> = core.memory.with(|memory| memory.map().map(|d| (d.phys_start, d.ty)).collect());
+        assert_eq!(before, after);
+        // Nor is a page given back whose rights cannot be reset.
+        hardware.fail_protect(false);
+        let at = api::allocate_pages_in(&core, Placement::Any, MemoryType::LOADER_CODE, 4).unwrap();
+        hardware.fail_protect(true);
+        assert_eq!(api::free_pages_in(&core, at, 4), Err(Status::OUT_OF_RESOURCES));
+        hardware.fail_protect(false);
+        assert_eq!(api::free_pages_in(&core, at, 4), Ok(()));
+    }
+
+    #[test]
+    fn a_change_of_the_map_is_announced_to_those_who_asked() {
+        use core::cell::Cell;
+        use std::rc::Rc;
+
+        use uefi_raw::table::boot::{EventType, Tpl};
+
+        use crate::event::{Notify, group};
+
+        let core = Core::new();
+        core.memory.with(|memory| {
+            memory.add(0x10_0000..0x80_0000, MemoryType::CONVENTIONAL, RAM_CAPABILITIES).unwrap();
+        });
+        let seen = Rc::new(Cell::new(0));
+        let seen_inside = seen.clone();
+        let notify = Notify::Closure(Box::new(move |_| seen_inside.set(seen_inside.get() + 1)));
+        let group = Some(group::MEMORY_MAP_CHANGE);
+        api::create_in(&core, EventType::NOTIFY_SIGNAL, Tpl::CALLBACK, notify, group).unwrap();
+        let at = api::allocate_pages_in(&core, Placement::Any, MemoryType::LOADER_DATA, 1).unwrap();
+        assert_eq!(seen.get(), 1);
+        assert!(api::allocate_pages_in(&core, Placement::At(at), MemoryType::LOADER_DATA, 1).is_err());
+        assert_eq!(seen.get(), 1);
+        api::free_pages_in(&core, at, 1).unwrap();
+        assert_eq!(seen.get(), 2);
+    }
+}

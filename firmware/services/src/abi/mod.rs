@@ -9,6 +9,7 @@ pub mod handle;
 pub mod image;
 mod load_file;
 pub mod memory;
+pub mod memory_attribute;
 pub mod misc;
 mod rng;
 mod runtime;

@@ -91,11 +91,58 @@ pub fn free_pool(block: NonNull<u8>) -> Result<()> {
 /// Sets the access rights of pages that were allocated; they are ordinary again once freed.
 ///
 /// # Errors
-/// `ACCESS_DENIED` if the pages are free, a small pool's, or the firmware's own; `INVALID_PARAMETER`; what the hardware
-/// says.
+/// `ACCESS_DENIED` if the pages are free, a small pool's, or the firmware's own; `UNSUPPORTED` if they are no memory that
+/// is known; `INVALID_PARAMETER`; what the hardware says.
 pub fn protect_pages(address: u64, pages: u64, protection: Protection) -> Result<()> {
-    CORE.memory.with(|memory| memory.mark_custom(address, pages))?;
-    CORE.hardware().protect(address, pages, protection)
+    change_protection_in(&CORE, address, pages, |_| protection)
+}
+
+/// The access rights that all pages of a range have.
+///
+/// # Errors
+/// `NO_MAPPING` if they differ; `UNSUPPORTED` if the database does not know all of the range; `INVALID_PARAMETER`.
+pub(crate) fn protection_in(core: &Core, address: u64, pages: u64) -> Result<Protection> {
+    require_known(core, address, pages)?;
+    let hardware = core.hardware();
+    let first = hardware.protection(address)?;
+    for page in 1..pages {
+        if hardware.protection(address + page * PAGE)? != first {
+            return Err(Status::NO_MAPPING);
+        }
+    }
+    Ok(first)
+}
+
+/// Changes the access rights of each page of a range that was allocated.
+///
+/// # Errors
+/// As [`protect_pages`]; `UNSUPPORTED` if the database does not know all of the range.
+pub(crate) fn change_protection_in(
+    core: &Core,
+    address: u64,
+    pages: u64,
+    change: impl Fn(Protection) -> Protection,
+) -> Result<()> {
+    require_known(core, address, pages)?;
+    core.memory.with(|memory| memory.mark_custom(address, pages)).map_err(|error| refused("access rights", error))?;
+    let hardware = core.hardware();
+    // Stretches of pages that come out alike are changed in one go.
+    let (mut start, mut wanted) = (0, change(hardware.protection(address)?));
+    for page in 1..pages {
+        let next = change(hardware.protection(address + page * PAGE)?);
+        if next != wanted {
+            hardware.protect(address + start * PAGE, page - start, wanted)?;
+            (start, wanted) = (page, next);
+        }
+    }
+    hardware.protect(address + start * PAGE, pages - start, wanted)
+}
+
+fn require_known(core: &Core, address: u64, pages: u64) -> Result<()> {
+    core.memory.with(|memory| memory.require_known(address, pages)).map_err(|error| match error {
+        Error::NotAllocated(_) => Status::UNSUPPORTED,
+        error => refused("access rights", error),
+    })
 }
 
 pub(crate) fn allocate_pages_in(core: &Core, placement: Placement, ty: MemoryType, pages: u64) -> Result<u64> {
