@@ -10,7 +10,6 @@
 //! | [`console`] | the paravirtual console as a [`ByteConsole`](services::console::ByteConsole) |
 //! | [`block`] | paravirtual disks as [`BlockDevice`](services::block::BlockDevice)s |
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
-//! | [`binding`] | the bus in the UEFI driver model |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
 //! Nothing here waits without a deadline, needs interrupts, or sleeps a fixed time.
@@ -18,10 +17,14 @@
 
 extern crate alloc;
 
+pub mod block;
+pub mod bus;
 pub mod console;
+pub mod diagnostics;
 pub mod domain;
 pub mod events;
 pub mod grants;
+pub mod xenbus;
 pub mod xenstore;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub struct FakeHypervisor {
     pub sent: RefCell<Vec<EventPort>>,
     /// The last shutdown asked for.
     pub shutdown: Cell<Option<ShutdownReason>>,
-    /// System time; each read adds a microsecond, each poll moves it to the deadline unless an event is pending.
+    /// System time; each read adds a microsecond, a poll moves it in steps to the deadline unless an event is pending.
     pub time_ns: Cell<u64>,
     /// The other domain; runs on every notify and on every poll.
     pub on_notify: RefCell<Option<NotifyHook>>,
@@ -108,11 +108,17 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn poll(&self, port: EventPort, deadline_ns: u64) -> Result<()> {
-        self.run_hook(port);
-        if !self.pending.borrow().contains(&port.0) {
-            self.time_ns.set(self.time_ns.get().max(deadline_ns));
+        // Time passes in steps, so that the other domain can act in between.
+        let step = (deadline_ns.saturating_sub(self.time_ns.get()) / 1000).max(1_000_000);
+        loop {
+            self.run_hook(port);
+            let now = self.time_ns.get();
+            if self.pending.borrow().contains(&port.0) || now >= deadline_ns {
+                return Ok(());
+            }
+            let nobody = self.on_notify.borrow().is_none();
+            self.time_ns.set(if nobody { deadline_ns } else { now.saturating_add(step).min(deadline_ns) });
         }
-        Ok(())
     }
 
     fn memory_map(&self, _entries: &mut [E820Entry]) -> Result<usize> {
@@ -194,7 +200,10 @@ impl FrameAllocator for FakeFrames {
     }
 
     fn hole(&self, pages: usize) -> Option<SharedPages> {
-        self.allocate(pages)
+        let hole = self.allocate(pages);
+        // Holes are no memory.
+        self.live.set(self.live.get() - hole.as_ref().map_or(0, SharedPages::pages));
+        hole
     }
 
     fn frame_of(&self, address: *const u8) -> Gfn {

@@ -1,12 +1,16 @@
 //! The other domains of the tests: a xenstore daemon and disk backends behind a [`FakeHypervisor`].
 
+mod vbd;
 mod xenstored;
 
+use std::rc::Rc;
+
 use hw::fake::{FakeFrames, FakeHypervisor};
-use hw::hypervisor::Gfn;
+use hw::hypervisor::{EventPort, Gfn};
 use hw::shared::SharedPages;
 
 use crate::domain::Domain;
+pub use vbd::{Fault, Vbd};
 pub use xenstored::Xenstored;
 
 /// Makes a value of a test live for ever, as the firmware's own do.
@@ -20,9 +24,41 @@ pub fn domain() -> (&'static FakeHypervisor, Domain) {
     (hypervisor, Domain { hypervisor, frames: leak(FakeFrames::default()) })
 }
 
+/// A domain with a xenstore daemon and disks.
+pub struct World {
+    pub hypervisor: &'static FakeHypervisor,
+    pub frames: &'static FakeFrames,
+    pub domain: Domain,
+    pub daemon: Rc<Xenstored>,
+    pub disks: Vec<Rc<Vbd>>,
+}
+
+impl World {
+    /// Disks of the given numbers with 4 MiB each; `prepare` sees each before anything runs.
+    pub fn new(numbers: &[u32], prepare: impl Fn(&Vbd)) -> Self {
+        let hypervisor = leak(FakeHypervisor::new());
+        let frames = leak(FakeFrames::default());
+        let daemon = Xenstored::new(hypervisor, 0);
+        let disks: Vec<Rc<Vbd>> = numbers.iter().map(|&number| Vbd::new(&daemon.store, number, 8192)).collect();
+        disks.iter().for_each(|disk| prepare(disk));
+        let (serving, backends) = (daemon.clone(), disks.clone());
+        *hypervisor.on_notify.borrow_mut() = Some(Box::new(move |hypervisor, port| {
+            serving.step(hypervisor, port);
+            backends.iter().for_each(|backend| backend.step(hypervisor));
+            serving.step(hypervisor, EventPort(0));
+        }));
+        Self { hypervisor, frames, domain: Domain { hypervisor, frames }, daemon, disks }
+    }
+
+    /// Keys of a disk's frontend directory.
+    pub fn front_keys(&self, disk: usize) -> Vec<String> {
+        self.daemon.store.names(&self.disks[disk].front)
+    }
+}
+
 /// The page and offset of a grant entry.
 pub fn grant_entry(hypervisor: &FakeHypervisor, reference: u32) -> (SharedPages, usize) {
-    let frame =
-        hypervisor.mapped.borrow().iter().find(|(_, what)| **what == ("grant", reference / 512)).map(|(&g, _)| g);
+    let mapped = hypervisor.mapped.borrow();
+    let frame = mapped.iter().find(|(_, what)| **what == ("grant", reference / 512)).map(|(&frame, _)| frame);
     (FakeFrames::peer(Gfn(frame.expect("grant table frame is mapped"))), reference as usize % 512 * 8)
 }

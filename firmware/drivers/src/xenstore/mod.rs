@@ -393,14 +393,14 @@ impl Xenstore {
         watch.is_some_and(|watch| core::mem::take(&mut watch.fired))
     }
 
-    /// Waits until a watch has fired or the deadline has passed. `Ok(false)` means the deadline. Which watch it was says
-    /// [`take_event`](Self::take_event).
-    pub fn wait_for_event(&mut self, deadline: u64) -> Result<bool> {
+    /// Waits until one of `watches` has fired or the deadline has passed. `Ok(false)` means the deadline. Which watch it was
+    /// says [`take_event`](Self::take_event).
+    pub fn wait_for_event(&mut self, watches: &[WatchId], deadline: u64) -> Result<bool> {
         loop {
             if let Some(reason) = self.broken {
                 return Err(Error::Broken(reason));
             }
-            if self.watches.iter().any(|watch| watch.fired) {
+            if self.watches.iter().any(|watch| watch.fired && watches.contains(&watch.id)) {
                 return Ok(true);
             }
             if let Some(header) = self.receive()? {

@@ -131,16 +131,19 @@ fn a_watch_tells_of_changes_until_it_ends() {
     let soon = |hypervisor: &FakeHypervisor| hypervisor.time_ns.get() + SECOND;
     let watch = store.watch(STATE).unwrap();
     let other = store.watch(Key::path("control")).unwrap();
-    assert_eq!(store.wait_for_event(soon(hypervisor)), Ok(true));
+    assert_eq!(store.wait_for_event(&[watch, other], soon(hypervisor)), Ok(true));
     assert!(store.take_event(watch) && store.take_event(other));
-    assert_eq!(store.wait_for_event(soon(hypervisor)), Ok(false));
+    assert_eq!(store.wait_for_event(&[watch, other], soon(hypervisor)), Ok(false));
     daemon.store.set("device/vbd/51712/state", 2);
-    assert_eq!(store.wait_for_event(soon(hypervisor)), Ok(true));
+    assert_eq!(store.wait_for_event(&[watch, other], soon(hypervisor)), Ok(true));
     assert!(store.take_event(watch) && !store.take_event(watch) && !store.take_event(other));
     daemon.store.set("device/vbd/51712/state", 3);
     store.unwatch(watch).unwrap();
     assert_eq!(daemon.watches.borrow().len(), 1);
-    assert_eq!(store.wait_for_event(soon(hypervisor)), Ok(false));
+    assert_eq!(store.wait_for_event(&[watch], soon(hypervisor)), Ok(false));
+    daemon.store.set("control", 1);
+    assert_eq!(store.wait_for_event(&[watch], soon(hypervisor)), Ok(false));
+    assert!(store.take_event(other));
 }
 
 #[test]
@@ -239,7 +242,7 @@ fn events_without_end_do_not_hold_us() {
         hypervisor.time_ns.set(hypervisor.time_ns.get() + MILLISECOND);
     }));
     let mut store = Xenstore::open(domain).unwrap();
-    assert_eq!(store.wait_for_event(hypervisor.time_ns.get() + SECOND), Ok(false));
+    assert_eq!(store.wait_for_event(&[], hypervisor.time_ns.get() + SECOND), Ok(false));
     assert!(matches!(store.read(NONE, STATE), Err(Error::Broken(_))));
 }
 
