@@ -117,18 +117,8 @@ pub(super) unsafe extern "efiapi" fn exit(
     data_size: usize,
     data: *mut Char16,
 ) -> Status {
-    let exit_to = match CORE.images.with(|images| images.exit_of(image)) {
-        Ok(Some(exit_to)) => exit_to,
-        Ok(None) => return status(unload(&CORE, image)),
-        Err(error) => return error.into(),
-    };
-    if !data.is_null() && data_size > 0 {
-        // SAFETY: not null, and as long as the caller says.
-        let data = unsafe { core::slice::from_raw_parts(data.cast::<u8>(), data_size) };
-        keep_exit_data(&CORE, image, data);
-    }
-    // SAFETY: `start` is waiting with this context; nothing here has to be dropped, and the image's frames are its own.
-    unsafe { leave(exit_to.cast(), exit_status) }
+    // SAFETY: the caller answers for its data.
+    unsafe { exit_in(&CORE, image, exit_status, data_size, data.cast()) }
 }
 
 /// UnloadImage.
@@ -221,6 +211,32 @@ pub(crate) fn start(core: &Core, image: Handle) -> Result<Exit> {
         log::warn!("image {image:p} stays loaded after its end: {error:?}");
     }
     Ok(Exit { status, data })
+}
+
+/// Ends the image that runs, from any depth of its calls, and everything that it started and that runs. Returns only if it
+/// fails, or to unload an image that was not started.
+///
+/// # Safety
+/// `data` is null or points to `data_size` bytes. The caller's frames up to the image's entry own nothing that has to be
+/// dropped.
+pub(super) unsafe fn exit_in(
+    core: &Core,
+    image: Handle,
+    exit_status: Status,
+    data_size: usize,
+    data: *const u8,
+) -> Status {
+    let exit_to = match core.images.with(|images| images.exit_of(image)) {
+        Ok(Some(exit_to)) => exit_to,
+        Ok(None) => return status(unload(core, image)),
+        Err(error) => return error.into(),
+    };
+    if !data.is_null() && data_size > 0 {
+        // SAFETY: not null, and as long as the caller says.
+        keep_exit_data(core, image, unsafe { core::slice::from_raw_parts(data, data_size) });
+    }
+    // SAFETY: `start` is waiting with this context; nothing here has to be dropped, and the rest is the caller's promise.
+    unsafe { leave(exit_to.cast(), exit_status) }
 }
 
 /// Unloads an image: one that was started is asked to let go first, and must know how.

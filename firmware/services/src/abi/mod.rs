@@ -14,6 +14,9 @@ pub mod misc;
 mod rng;
 mod runtime;
 pub mod table;
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests;
 mod text;
 pub mod unicode;
 mod variadic;

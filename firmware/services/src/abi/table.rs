@@ -69,7 +69,11 @@ pub(super) unsafe extern "efiapi" fn install_configuration_table(guid: *const Gu
 
 /// ExitBootServices. Allocates nothing once the key is right.
 pub(super) unsafe extern "efiapi" fn exit_boot_services(_image: Handle, key: usize) -> Status {
-    let core = &CORE;
+    exit_in(&CORE, key)
+}
+
+/// Ends the boot services if `key` is the memory map's; see [`exit_boot_services`].
+pub(super) fn exit_in(core: &Core, key: usize) -> Status {
     // Those who listen may still allocate, so a first call may fail because of them; the second then does not.
     if core.tables.with(|tables| tables.announce_exit()) {
         signal_group_in(core, &group::BEFORE_EXIT_BOOT_SERVICES);

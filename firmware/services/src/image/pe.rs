@@ -530,4 +530,4 @@ fn machine_name(machine: u16) -> Option<&'static str> {
 
 #[cfg(test)]
 #[path = "pe_tests.rs"]
-mod tests;
+pub(crate) mod tests;

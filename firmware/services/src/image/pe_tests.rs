@@ -5,7 +5,7 @@ const NT: usize = 0x80;
 
 /// A section to be built.
 #[derive(Clone)]
-struct Part {
+pub(crate) struct Part {
     name: &'static str,
     address: u32,
     data: Vec<u8>,
@@ -23,24 +23,24 @@ fn part(name: &'static str, address: u32, data: &[u8], virtual_size: u32, charac
 
 /// A PE file to be built; the fields that tests change.
 #[derive(Clone)]
-struct File {
-    machine: u16,
-    magic: u16,
-    subsystem: u16,
-    characteristics: u16,
-    dll_characteristics: u16,
-    base: u64,
-    alignment: u32,
-    size: u32,
-    headers: u32,
-    entry: u32,
-    relocations: (u32, u32),
-    resources: (u32, u32),
-    parts: Vec<Part>,
+pub(crate) struct File {
+    pub(crate) machine: u16,
+    pub(crate) magic: u16,
+    pub(crate) subsystem: u16,
+    pub(crate) characteristics: u16,
+    pub(crate) dll_characteristics: u16,
+    pub(crate) base: u64,
+    pub(crate) alignment: u32,
+    pub(crate) size: u32,
+    pub(crate) headers: u32,
+    pub(crate) entry: u32,
+    pub(crate) relocations: (u32, u32),
+    pub(crate) resources: (u32, u32),
+    pub(crate) parts: Vec<Part>,
 }
 
 impl File {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             machine: pe::IMAGE_FILE_MACHINE_AMD64,
             magic: pe::IMAGE_NT_OPTIONAL_HDR64_MAGIC,
@@ -63,14 +63,14 @@ impl File {
     }
 
     /// With a relocation section instead of `.rodata`.
-    fn with_relocations(block: &[u8]) -> Self {
+    pub(crate) fn with_relocations(block: &[u8]) -> Self {
         let mut file = Self::new();
         file.relocations = (0x4000, block.len() as u32);
         file.parts[2] = part(".reloc", 0x4000, block, block.len() as u32, CONST);
         file
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = vec![0; HEADERS as usize];
         let mut put = |offset: usize, bytes: &[u8]| out[offset..offset + bytes.len()].copy_from_slice(bytes);
         put(0, b"MZ");
@@ -125,7 +125,7 @@ impl File {
     }
 }
 
-fn block(page: u32, entries: &[(u16, u16)]) -> Vec<u8> {
+pub(crate) fn block(page: u32, entries: &[(u16, u16)]) -> Vec<u8> {
     let mut bytes = page.to_le_bytes().to_vec();
     bytes.extend((8 + 2 * entries.len() as u32).to_le_bytes());
     bytes.extend(entries.iter().flat_map(|(kind, offset)| (kind << 12 | offset).to_le_bytes()));
