@@ -2,9 +2,13 @@
 //! converts the result and copies out. Nothing else.
 
 mod control;
+pub mod block;
 pub mod device_path;
+pub mod disk;
 pub mod driver;
 pub mod event;
+pub mod file;
+mod gate;
 pub mod handle;
 pub mod image;
 mod load_file;

@@ -1,14 +1,18 @@
 //! Boot services for the firmware's own drivers: safe functions over the one core.
 
+pub mod block;
 pub mod driver;
 pub mod event;
+pub mod file;
 pub mod handle;
 pub mod image;
 pub mod memory;
 pub mod table;
 
+pub use block::*;
 pub use driver::*;
 pub use event::*;
+pub use file::*;
 pub use handle::*;
 pub use image::*;
 pub use memory::*;
