@@ -3,12 +3,16 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`bindings`] | the drivers made of the rest |
+//! | [`diagnosis`] | why a device has no file system |
 //! | [`fat`] | FAT12, FAT16 and FAT32, read and write |
 //! | [`partition`] | GPT and MBR: what lies where on a disk |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+pub mod bindings;
+pub mod diagnosis;
 pub mod fat;
 pub mod partition;
 

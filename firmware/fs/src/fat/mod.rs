@@ -60,7 +60,7 @@ const ZEROS: u64 = 64 << 10;
 const NO_LABEL: [u8; 11] = *b"NO NAME    ";
 
 /// A mounted FAT volume.
-pub struct Volume<D> {
+pub struct Volume<D: ByteDevice> {
     medium: Medium<D>,
     clock: Clock,
     nodes: BTreeMap<u64, Node>,
@@ -149,10 +149,9 @@ impl<D: ByteDevice> Volume<D> {
         self.medium.layout.width
     }
 
-    /// Gives the device back; what is pending is written.
-    pub fn unmount(mut self) -> Result<D, FileError> {
-        self.flush_all()?;
-        Ok(self.medium.disk)
+    /// Writes what is pending. Dropping the volume does so too, but cannot say what went wrong.
+    pub fn unmount(mut self) -> Result<(), FileError> {
+        self.flush_all()
     }
 
     fn key(&mut self) -> u64 {
@@ -516,6 +515,13 @@ impl<D: ByteDevice> Volume<D> {
             modified: item.entry.modified(),
             attributes: item.entry.public_attributes(),
         }
+    }
+}
+
+impl<D: ByteDevice> Drop for Volume<D> {
+    fn drop(&mut self) {
+        // What fails is logged where it fails.
+        let _ = self.flush_all();
     }
 }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytemuck::pod_read_unaligned;
-use crc::{CRC_32_ISO_HDLC, Crc};
 use gpt_disk_types::{GptHeader, GptPartitionEntry};
 use services::block::{BlockDevice, BlockError};
+use services::table::crc32;
 
 use super::{Partition, Record, ScanError, Scheme, Table, without_overlaps};
 
@@ -21,8 +21,6 @@ const MAJOR_REVISION: u16 = 1;
 const MAX_ARRAY: u64 = 512 << 10;
 /// Where the header's own CRC stands, which counts as zero.
 const HEADER_CRC: core::ops::Range<usize> = 16..20;
-
-const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// What is wrong with one of the two tables.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,7 +123,7 @@ impl Reader<'_> {
         let mut array = vec![0; padded];
         self.device.read(array_lba, &mut array).map_err(Fault::Device)?;
         array.truncate(length);
-        let (stored, computed) = (header.partition_entry_array_crc32.0.to_u32(), CRC32.checksum(&array));
+        let (stored, computed) = (header.partition_entry_array_crc32.0.to_u32(), crc32(&array));
         if stored != computed {
             return Err(Fault::ArrayCrc { stored, computed });
         }
@@ -149,11 +147,9 @@ fn check_header(block: &[u8], lba: u64, blocks: u64) -> Result<GptHeader, Fault>
     if covered.len() < size_of::<GptHeader>() {
         return Err(Fault::HeaderSize(size));
     }
-    let mut digest = CRC32.digest();
-    digest.update(&covered[..HEADER_CRC.start]);
-    digest.update(&[0; HEADER_CRC.end - HEADER_CRC.start]);
-    digest.update(&covered[HEADER_CRC.end..]);
-    let (stored, computed) = (header.header_crc32.0.to_u32(), digest.finalize());
+    let mut covered = covered.to_vec();
+    covered[HEADER_CRC].fill(0);
+    let (stored, computed) = (header.header_crc32.0.to_u32(), crc32(&covered));
     if stored != computed {
         return Err(Fault::HeaderCrc { stored, computed });
     }

@@ -3,14 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::bytes_of;
-use crc::{CRC_32_ISO_HDLC, Crc};
 use gpt_disk_types::{Crc32, GptHeader, GptPartitionEntry, GptPartitionName, GptPartitionType, LbaLe, U32Le, guid};
 use services::block::Geometry;
 
 use super::*;
 use crate::test_disk::MemoryDisk;
 
-const CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 const BLOCKS: u64 = 4096;
 const ARRAY_BYTES: usize = 128 * 128;
 
@@ -51,7 +49,7 @@ fn write_gpt(bytes: &mut [u8], block: usize, array: &[u8]) {
             last_usable_lba: LbaLe::from_u64(BLOCKS - 40),
             partition_entry_lba: LbaLe::from_u64(at),
             number_of_partition_entries: U32Le::from_u32((array.len() / 128) as u32),
-            partition_entry_array_crc32: Crc32(U32Le::from_u32(CRC32.checksum(array))),
+            partition_entry_array_crc32: Crc32(U32Le::from_u32(services::table::crc32(array))),
             ..Default::default()
         };
         header.update_header_crc32();

@@ -110,15 +110,15 @@ unsafe extern "efiapi" fn open_volume(this: *mut SimpleFileSystemProtocol, root:
         Ok((id, writable))
     });
     status(opened.map(|(id, writable)| {
-        let file = File::new(volume, id, writable, true);
+        let file = File::hand_out(volume, id, writable, true);
         // SAFETY: not null.
         unsafe { root.write(file) };
     }))
 }
 
 impl File {
-    /// A new file for a caller to close.
-    fn new(volume: Rc<Volume>, id: FileId, writable: bool, directory: bool) -> *mut FileProtocolV1 {
+    /// Makes a file for a caller to close.
+    fn hand_out(volume: Rc<Volume>, id: FileId, writable: bool, directory: bool) -> *mut FileProtocolV1 {
         let protocol = FileProtocolV2 {
             v1: FileProtocolV1 {
                 revision: FileProtocolRevision::REVISION_2,
@@ -176,7 +176,7 @@ impl File {
             let info = system.info(id).inspect_err(|_| close_quietly(system, id))?;
             Ok((id, info.attributes.contains(Attributes::DIRECTORY)))
         })?;
-        Ok(Self::new(Rc::clone(&self.volume), id, mode != OpenMode::Read, directory))
+        Ok(Self::hand_out(Rc::clone(&self.volume), id, mode != OpenMode::Read, directory))
     }
 
     /// Reads at the position and moves it on; returns what is to be written to `BufferSize`.

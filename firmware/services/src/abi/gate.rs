@@ -3,8 +3,9 @@
 use core::cell::{Cell, UnsafeCell};
 
 use uefi_raw::Status;
+use uefi_raw::table::boot::Tpl;
 
-use crate::Result;
+use crate::{Result, api};
 
 /// A value used by one caller at a time, at TPL_CALLBACK, so that no notification comes in between. The protocols that use it
 /// may not be called above that level (UEFI 2.10 table 7-2).
@@ -22,14 +23,16 @@ impl<T> Gate<T> {
     /// Runs `f` on the value. `DEVICE_ERROR` if it is in use: somebody called from too high a level, or a producer called
     /// itself.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R> {
-        if self.busy.replace(true) {
-            log::error!("a device was called while it was at work");
-            return Err(Status::DEVICE_ERROR);
-        }
-        // SAFETY: `busy` was clear, so nobody else has a reference.
-        let result = f(unsafe { &mut *self.value.get() });
-        self.busy.set(false);
-        Ok(result)
+        api::at_tpl(Tpl::CALLBACK, || {
+            if self.busy.replace(true) {
+                log::error!("a device was called while it was at work");
+                return Err(Status::DEVICE_ERROR);
+            }
+            // SAFETY: `busy` was clear, so nobody else has a reference.
+            let result = f(unsafe { &mut *self.value.get() });
+            self.busy.set(false);
+            Ok(result)
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::block::{BlockDevice, ByteDevice};
 use crate::device_path::DevicePath;
 use crate::handle::OpenAttributes;
 
-pub use block::{BlockIo, PartitionInfo, PartitionRecord};
+pub use block::{BlockIo, PartitionInfo, PartitionInfoProtocol, PartitionRecord};
 pub use disk::DiskIo;
 
 /// Makes a handle with the device path, EFI_BLOCK_IO_PROTOCOL and EFI_BLOCK_IO2_PROTOCOL of a disk.
