@@ -1,8 +1,8 @@
 //! The `extern "efiapi"` edge. A function here checks pointers, copies in, calls a database or the [`api`](crate::api),
 //! converts the result and copies out. Nothing else.
 
-mod control;
 pub mod block;
+mod control;
 pub mod device_path;
 pub mod disk;
 pub mod driver;
