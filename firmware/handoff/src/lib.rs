@@ -1,8 +1,8 @@
 //! What the core and the runtime driver tell each other.
 //!
 //! The core allocates one [`Handoff`] in EfiRuntimeServicesData, fills in the part above the registration lists, and
-//! installs it as a protocol interface under [`PROTOCOL_GUID`] before it starts the runtime driver. The driver finds it
-//! with LocateProtocol. From then on the core keeps the lists of runtime images and events up to date, and sets
+//! installs it as a protocol interface under [`PROTOCOL_GUID`] before it loads the runtime driver, which is the first
+//! image to be registered. The driver finds it with LocateProtocol. From then on the core keeps the lists of runtime images and events up to date, and sets
 //! [`Handoff::at_runtime`] in ExitBootServices; the driver reads all of it in SetVirtualAddressMap. This is the part
 //! that EFI_RUNTIME_ARCH_PROTOCOL plays in the PI specification (vol. 2 §12.8), with arrays in place of linked lists:
 //! nothing has to be allocated, and no pointer inside the structure has to be converted for the next reader.
@@ -219,7 +219,7 @@ pub struct Handoff {
     pub version: u32,
     /// How to reach Xen; for ResetSystem.
     pub hypercall: HypercallInstruction,
-    /// How to tell the time.
+    /// How to tell the time. The core may renew it until ExitBootServices.
     pub clock: Clock,
     /// The variable store region, [`VARIABLE_REGION_SIZE`] bytes, aligned to 8: the core copies the beginning of the
     /// image's variable volume here, or fills it with 0xFF if the image has none. The driver owns it from its start on.
