@@ -1,6 +1,6 @@
 //! The state of the UEFI core.
 
-use crate::console::Consoles;
+use crate::abi::console::State as Consoles;
 use crate::event::Events;
 use crate::handle::Handles;
 use crate::hardware::Hardware;

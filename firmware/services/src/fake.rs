@@ -159,6 +159,14 @@ impl Hardware for FakeHardware {
     }
 }
 
+/// As [`install`]; keeps other tests that ask for this away from the one core until it is dropped. For tests that change
+/// its task priority level or look at what others may change.
+pub fn install_exclusive() -> (&'static FakeHardware, MutexGuard<'static, ()>) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    (install(), guard)
+}
+
 /// Gives the one core a machine and memory, once per process; every test that uses the [`api`](crate::api) may call it.
 pub fn install() -> &'static FakeHardware {
     static HARDWARE: OnceLock<FakeHardware> = OnceLock::new();

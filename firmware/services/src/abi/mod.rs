@@ -2,6 +2,7 @@
 //! converts the result and copies out. Nothing else.
 
 pub mod block;
+pub mod console;
 mod control;
 pub mod device_path;
 pub mod disk;
@@ -39,5 +40,7 @@ pub static CORE: Core = Core::new();
 pub fn start() -> Result<*mut SystemTable> {
     let system = table::build(&CORE)?;
     rng::start(&CORE)?;
+    device_path::install()?;
+    unicode::install()?;
     Ok(system)
 }

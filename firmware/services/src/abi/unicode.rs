@@ -151,7 +151,7 @@ mod tests {
     fn short_names_become_strings() {
         let mut name = [0xFFFF; 5];
         // SAFETY: an array of that size, and room for one more.
-        unsafe { (COLLATION.0.fat_to_str)(&COLLATION.0, 4, b"A\x8EB\0".as_ptr(), name.as_mut_ptr()) };
+        unsafe { (COLLATION.0.fat_to_str)(&COLLATION.0, 4, c"A\x8EB".as_ptr().cast(), name.as_mut_ptr()) };
         assert_eq!(name[..4], text("AÄB"));
         // SAFETY: as above.
         unsafe { (COLLATION.0.fat_to_str)(&COLLATION.0, 4, b"ABCD".as_ptr(), name.as_mut_ptr()) };

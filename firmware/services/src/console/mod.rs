@@ -68,6 +68,9 @@ pub trait TextOutput {
     fn show_cursor(&mut self, visible: bool);
     /// Back to the state it began with, cleared.
     fn reset(&mut self);
+    /// Makes the device ready for the operating system, which may not set colours and cursor itself. What it shows stays.
+    /// Must not allocate.
+    fn leave(&mut self);
 }
 
 /// A device that has keys (UEFI 2.10 §12.2, §12.3).
@@ -160,6 +163,13 @@ impl TextOutput for Terminal {
 
     fn reset(&mut self) {
         self.send(Screen::reset);
+    }
+
+    fn leave(&mut self) {
+        let state = self.state();
+        if state.attribute != Attribute::DEFAULT || !state.cursor_visible {
+            self.device.write(screen::LEAVE);
+        }
     }
 }
 
@@ -266,6 +276,8 @@ struct Device {
 #[derive(Default)]
 pub struct Consoles {
     devices: Vec<Device>,
+    /// The modes of all devices together.
+    common: Vec<(usize, usize)>,
     notifications: Vec<Notification>,
     next_notification: usize,
 }
@@ -279,45 +291,36 @@ impl core::fmt::Debug for Consoles {
 impl Consoles {
     /// An empty database.
     pub const fn new() -> Self {
-        Self { devices: Vec::new(), notifications: Vec::new(), next_notification: 0 }
+        Self { devices: Vec::new(), common: Vec::new(), notifications: Vec::new(), next_notification: 0 }
     }
 
     /// Adds a device and returns its number. It is brought into the mode that the others are in.
     pub fn add(&mut self, mut device: Box<dyn TextDevice>) -> usize {
         if let (Some(output), Some(common)) = (device.output(), self.state(Target::All)) {
-            let size = self.modes(Target::All).get(common.mode).copied();
+            let size = self.common.get(common.mode).copied();
             if let Some(mode) = output.modes().iter().position(|mode| Some(*mode) == size)
                 && mode != output.state().mode
             {
                 output.set_mode(mode);
             }
-            output.set_attribute(common.attribute);
+            if common.attribute != output.state().attribute {
+                output.set_attribute(common.attribute);
+            }
         }
         self.devices.push(Device { device, keys: VecDeque::new() });
+        self.common = self.common_modes();
         self.devices.len() - 1
     }
 
-    /// Columns and rows of the modes of `target`. All devices together have the modes whose sizes all of them have.
-    pub fn modes(&mut self, target: Target) -> Vec<(usize, usize)> {
-        let mut outputs = self.outputs(target);
-        let Some(first) = outputs.next() else { return Vec::new() };
-        let mut modes = first.modes().to_vec();
-        for other in outputs {
-            for mode in &mut modes {
-                if !other.modes().contains(mode) {
-                    *mode = (0, 0);
-                }
-            }
-        }
-        while modes.last() == Some(&(0, 0)) {
-            modes.pop();
-        }
-        modes
+    /// How many modes `target` has. All devices together have the modes whose sizes all of them have.
+    pub fn mode_count(&mut self, target: Target) -> usize {
+        self.with_modes(target, <[_]>::len)
     }
 
     /// Columns and rows of a mode.
     pub fn mode_size(&mut self, target: Target, mode: usize) -> Result<(usize, usize), ConsoleError> {
-        self.modes(target).get(mode).copied().filter(|size| *size != (0, 0)).ok_or(ConsoleError::Unsupported)
+        let size = self.with_modes(target, |modes| modes.get(mode).copied());
+        size.filter(|size| *size != (0, 0)).ok_or(ConsoleError::Unsupported)
     }
 
     /// The state of `target`; of several devices that of the first. `None` if nothing shows text.
@@ -439,9 +442,41 @@ impl Consoles {
         Ok(())
     }
 
+    /// Makes the devices ready for the operating system. Allocates nothing.
+    pub fn leave(&mut self) {
+        self.outputs(Target::All).for_each(|output| output.leave());
+    }
+
     /// Whether anybody wants to be told of keys.
     pub const fn has_notifications(&self) -> bool {
         !self.notifications.is_empty()
+    }
+
+    fn with_modes<R>(&mut self, target: Target, f: impl FnOnce(&[(usize, usize)]) -> R) -> R {
+        match target {
+            Target::All => f(&self.common),
+            Target::One(_) => {
+                let output = self.outputs(target).next();
+                f(output.as_ref().map_or(&[], |output| output.modes()))
+            }
+        }
+    }
+
+    fn common_modes(&mut self) -> Vec<(usize, usize)> {
+        let mut outputs = self.outputs(Target::All);
+        let Some(first) = outputs.next() else { return Vec::new() };
+        let mut modes = first.modes().to_vec();
+        for other in outputs {
+            for mode in &mut modes {
+                if !other.modes().contains(mode) {
+                    *mode = (0, 0);
+                }
+            }
+        }
+        while modes.last() == Some(&(0, 0)) {
+            modes.pop();
+        }
+        modes
     }
 
     fn selected(&mut self, target: Target) -> impl Iterator<Item = &mut Device> {

@@ -41,6 +41,9 @@ impl Attribute {
     }
 }
 
+/// Ordinary colours and a visible cursor, whatever was before.
+pub const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h";
+
 /// Mode, cursor and colours of a screen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Screen {

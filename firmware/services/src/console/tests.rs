@@ -137,7 +137,9 @@ fn reset_forgets_keys() {
 #[test]
 fn modes_are_reported_and_set_on_all() {
     let (mut consoles, wires) = terminals(2);
-    assert_eq!(consoles.modes(Target::All), [(80, 25), (80, 50), (100, 31)]);
+    assert_eq!(consoles.mode_count(Target::All), 3);
+    assert_eq!(consoles.mode_size(Target::All, 2), Ok((100, 31)));
+    assert_eq!(consoles.mode_size(Target::One(1), 1), Ok((80, 50)));
     assert_eq!(consoles.mode_size(Target::All, 3), Err(ConsoleError::Unsupported));
     consoles.set_mode(Target::All, 2).unwrap();
     assert_eq!(consoles.set_mode(Target::All, 3), Err(ConsoleError::Unsupported));
@@ -157,6 +159,16 @@ fn device_added_later_joins_the_mode() {
     let number = consoles.add(Box::new(Terminal::new(Box::new(wire))));
     let state = consoles.state(Target::One(number)).unwrap();
     assert_eq!((state.mode, state.attribute.bits()), (1, 0x1F));
+}
+
+#[test]
+fn operating_system_gets_ordinary_colours_and_a_cursor() {
+    let (mut consoles, wires) = terminals(1);
+    consoles.leave();
+    assert!(wires[0].writes().is_empty());
+    consoles.show_cursor(Target::All, false);
+    consoles.leave();
+    assert!(wires[0].model().cursor_visible);
 }
 
 #[test]
