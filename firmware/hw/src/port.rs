@@ -43,3 +43,19 @@ pub fn debug_write(bytes: &[u8]) {
         unsafe { write_u8(XEN_DEBUG, byte) };
     }
 }
+
+/// Writes bytes to the first serial port, waiting for each at most as long as a slow line takes.
+pub fn serial_write(bytes: &[u8]) {
+    /// Line status register: transmitter empty.
+    const EMPTY: u8 = 0x20;
+    for &byte in bytes {
+        // SAFETY: an unclaimed port reads as all ones, which says "empty"; a serial port only takes bytes.
+        unsafe {
+            let mut patience = 100_000;
+            while read_u8(COM1 + 5) & EMPTY == 0 && patience > 0 {
+                patience -= 1;
+            }
+            write_u8(COM1, byte);
+        }
+    }
+}

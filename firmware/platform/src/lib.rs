@@ -5,6 +5,7 @@
 //! | [`start_info`] | PVH start information (`public/arch-x86/hvm/start_info.h`) |
 //! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
 //! | [`options`] | what the guest's command line asks of the firmware |
+//! | [`performance`] | the boot timeline as ACPI tables |
 //! | [`acpi`] | Xen's ACPI tables, and one of ours beside them |
 //!
 //! Nothing here allocates: it runs before there is a heap. Everything read is checked, as a toolstack may be old, new or wrong.
@@ -13,6 +14,7 @@
 pub mod acpi;
 pub mod memory;
 pub mod options;
+pub mod performance;
 pub mod start_info;
 
 use arrayvec::ArrayVec;

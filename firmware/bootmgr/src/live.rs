@@ -1,0 +1,248 @@
+//! The running firmware behind [`crate::policy::Firmware`].
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ptr::null_mut;
+
+use services::api;
+use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
+use services::image::LoadError;
+use services::{Guid, Handle, Status};
+use uefi_raw::guid;
+use uefi_raw::protocol::block::BlockIoProtocol;
+use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
+use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes};
+
+use crate::load_option::LoadOption;
+use crate::policy::{self, Disk, Firmware, Loaded, Volume};
+
+/// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
+const GLOBAL: Guid = guid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+/// `EFI_EVENT_GROUP_READY_TO_BOOT` (UEFI 2.10 §7.1.2).
+const READY_TO_BOOT: Guid = guid!("7ce88fb3-4bd7-4679-87a8-a8d8dee50d2b");
+/// How long a boot program may run before it must have taken over or set the watchdog itself (UEFI 2.10 §3.1.2).
+const WATCHDOG_SECONDS: u64 = 5 * 60;
+
+/// What the boot manager asks of whoever put the firmware together.
+pub trait Host {
+    /// Name of the disk at `path`, as the guest's configuration has it.
+    fn disk_name(&self, path: &DevicePath) -> Option<String>;
+    /// Why no file system was found on `disk`.
+    fn diagnosis(&self, disk: Handle) -> Option<String>;
+    /// A program is about to be loaded.
+    fn loading(&self);
+    /// A program is about to be started.
+    fn starting(&self);
+}
+
+/// The running firmware.
+pub struct Live<'a> {
+    host: &'a dyn Host,
+}
+
+/// Boots what there is to boot. Comes back when nothing is left to try.
+pub fn boot(host: &dyn Host) {
+    policy::boot(&mut Live { host });
+}
+
+impl Live<'_> {
+    fn load(&mut self, path: &DevicePath) -> Result<Handle, LoadError> {
+        self.host.loading();
+        api::load_image(true, api::firmware_image(), Some(path), None)
+    }
+
+    /// The disk's name, or its device path in words.
+    fn name(&self, path: &DevicePath) -> String {
+        self.host.disk_name(path).unwrap_or_else(|| path.to_text())
+    }
+}
+
+impl Firmware for Live<'_> {
+    fn variable(&mut self, name: &str) -> Option<Vec<u8>> {
+        let name = utf16(name);
+        let get = |size: &mut usize, data: *mut u8| {
+            // SAFETY: the runtime services table is the firmware's own, the arguments are valid for the call.
+            unsafe { (runtime_services().get_variable)(name.as_ptr(), &GLOBAL, null_mut(), size, data) }
+        };
+        let mut size = 0;
+        if get(&mut size, null_mut()) != Status::BUFFER_TOO_SMALL {
+            return None;
+        }
+        let mut data = alloc::vec![0; size];
+        (get(&mut size, data.as_mut_ptr()) == Status::SUCCESS).then_some(data)
+    }
+
+    fn delete_variable(&mut self, name: &str) {
+        set_variable(name, VariableAttributes::empty(), &[]);
+    }
+
+    fn set_boot_current(&mut self, number: u16) {
+        let attributes = VariableAttributes::BOOTSERVICE_ACCESS | VariableAttributes::RUNTIME_ACCESS;
+        set_variable("BootCurrent", attributes, &number.to_le_bytes());
+    }
+
+    fn load_option(&mut self, option: &LoadOption) -> Loaded {
+        let path = DevicePath::from_bytes(&option.path).map_err(|error| error.to_string())?;
+        let candidates = complete(path);
+        let mut reason = "its device is not there".to_string();
+        for candidate in candidates {
+            match self.load(candidate.as_path()) {
+                Ok(program) => {
+                    if let Err(status) = api::set_load_options(program, &option.optional_data) {
+                        log::warn!("load options: {status}");
+                    }
+                    return Ok(program);
+                }
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(reason)
+    }
+
+    fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded> {
+        let whole = api::device_path(volume.handle).ok()?.with(&Node::FilePath(path.to_string())).ok()?;
+        match self.load(whole.as_path()) {
+            Err(LoadError::NotFound) => None,
+            loaded => Some(loaded.map_err(|error| error.to_string())),
+        }
+    }
+
+    fn start(&mut self, program: Handle) -> Status {
+        api::signal_group(&READY_TO_BOOT);
+        let _ = api::set_watchdog(WATCHDOG_SECONDS, 0);
+        self.host.starting();
+        let status = api::start_image(program).unwrap_or_else(|status| status);
+        let _ = api::set_watchdog(0, 0);
+        status
+    }
+
+    fn disks(&mut self) -> Vec<Disk> {
+        let volumes = with_paths(&SimpleFileSystemProtocol::GUID);
+        let mut disks: Vec<(Disk, DevicePathBuf)> = with_paths(&BlockIoProtocol::GUID)
+            .into_iter()
+            .filter(|(_, path)| {
+                !path.as_path().nodes().any(|node| matches!(node, Node::HardDrive { .. } | Node::CdRom { .. }))
+            })
+            .map(|(handle, path)| {
+                let name = self.name(path.as_path());
+                let mut found: Vec<(u32, Volume)> = volumes
+                    .iter()
+                    .filter(|(_, volume)| volume.as_path().starts_with(path.as_path()))
+                    .map(|(handle, volume)| (partition(volume.as_path()), *handle))
+                    .map(|(number, handle)| (number, Volume { name: volume_name(&name, number), handle }))
+                    .collect();
+                found.sort_by_key(|(number, _)| *number);
+                let volumes: Vec<Volume> = found.into_iter().map(|(_, volume)| volume).collect();
+                let problem = if volumes.is_empty() {
+                    Some(self.host.diagnosis(handle).unwrap_or_else(|| "no file system found".to_string()))
+                } else {
+                    None
+                };
+                (Disk { name, volumes, problem }, path)
+            })
+            .collect();
+        // xvdz comes before xvdaa.
+        disks.sort_by(|(a, path), (b, other)| {
+            (a.name.len(), &a.name, path.as_path().as_bytes()).cmp(&(b.name.len(), &b.name, other.as_path().as_bytes()))
+        });
+        disks.into_iter().map(|(disk, _)| disk).collect()
+    }
+
+    fn say(&mut self, line: &str) {
+        say(line);
+    }
+}
+
+/// Number of the partition at `path`; 0 for a volume that fills its disk.
+fn partition(path: &DevicePath) -> u32 {
+    let numbers = path.nodes().filter_map(|node| match node {
+        Node::HardDrive { partition, .. } => Some(partition),
+        _ => None,
+    });
+    numbers.last().unwrap_or(0)
+}
+
+fn volume_name(disk: &str, partition: u32) -> String {
+    if partition == 0 { disk.to_string() } else { format!("{disk}{partition}") }
+}
+
+fn with_paths(protocol: &Guid) -> Vec<(Handle, DevicePathBuf)> {
+    let handles = api::handles_with(protocol).into_iter();
+    handles.filter_map(|handle| Some((handle, api::device_path(handle).ok()?))).collect()
+}
+
+/// The whole device paths that a boot entry's path stands for (UEFI 2.10 §3.1.2): itself, or for a path that starts with a
+/// partition or a file, that on every volume it fits. A path to a device alone gets the removable media path.
+fn complete(path: &DevicePath) -> Vec<DevicePathBuf> {
+    let has_file = path.nodes().any(|node| matches!(node, Node::FilePath(_)));
+    let default = Node::FilePath(policy::REMOVABLE_PATH.to_string());
+    let prefixes: Vec<DevicePathBuf> = match path.nodes().next() {
+        Some(Node::HardDrive { start, signature, .. }) => with_paths(&SimpleFileSystemProtocol::GUID)
+            .into_iter()
+            .map(|(_, volume)| volume)
+            .filter(|volume| volume.as_path().nodes().any(|node| is_partition(&node, start, &signature)))
+            .map(|volume| join(&volume, path, 1))
+            .collect(),
+        Some(Node::FilePath(_)) => {
+            with_paths(&SimpleFileSystemProtocol::GUID).iter().map(|(_, volume)| join(volume, path, 0)).collect()
+        }
+        _ => alloc::vec![path.to_owned()],
+    };
+    if has_file {
+        return prefixes;
+    }
+    prefixes.into_iter().filter_map(|prefix| prefix.with(&default).ok()).collect()
+}
+
+fn is_partition(node: &Node, wanted_start: u64, wanted: &Signature) -> bool {
+    matches!(node, Node::HardDrive { start, signature, .. } if *start == wanted_start && signature == wanted)
+}
+
+/// `volume` followed by the nodes of `path` from number `skip` on.
+fn join(volume: &DevicePathBuf, path: &DevicePath, skip: usize) -> DevicePathBuf {
+    let mut joined = volume.clone();
+    for node in path.nodes().skip(skip) {
+        if joined.push(&node).is_err() {
+            break;
+        }
+    }
+    joined
+}
+
+/// Prints a line on the console.
+pub fn say(line: &str) {
+    log::info!("{line}");
+    let table = api::system_table();
+    if table.is_null() {
+        return;
+    }
+    // SAFETY: the firmware's own table; its console output is a protocol of the firmware or null.
+    let output = unsafe { (*table).stdout };
+    if output.is_null() {
+        return;
+    }
+    let text = utf16(&format!("{line}\r\n"));
+    // SAFETY: the protocol is installed, the text ends with a zero.
+    let _ = unsafe { ((*output).output_string)(output, text.as_ptr()) };
+}
+
+fn set_variable(name: &str, attributes: VariableAttributes, data: &[u8]) {
+    let wide = utf16(name);
+    // SAFETY: the runtime services table is the firmware's own, the arguments are valid for the call.
+    let status =
+        unsafe { (runtime_services().set_variable)(wide.as_ptr(), &GLOBAL, attributes, data.len(), data.as_ptr()) };
+    if status != Status::SUCCESS && !(data.is_empty() && status == Status::NOT_FOUND) {
+        log::warn!("setting {name}: {status}");
+    }
+}
+
+fn runtime_services() -> &'static RuntimeServices {
+    // SAFETY: made at the start of the services and never freed; read between calls only.
+    unsafe { &*(*api::system_table()).runtime_services }
+}
+
+fn utf16(text: &str) -> Vec<u16> {
+    text.encode_utf16().chain([0]).collect()
+}

@@ -1,0 +1,272 @@
+//! The order in which programs are tried (UEFI 2.10 §3.1.1, §3.3, §3.5.1.1):
+//!
+//! 1. `BootNext`, once: it is deleted before it is tried;
+//! 2. `BootOrder`, its active entries;
+//! 3. the removable media path of every volume, disks in the order of the guest's configuration;
+//! 4. what is left to do is documented and said: shut down, or wait for a key.
+//!
+//! Whatever fails is told with its device and its reason, and the next one is tried.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use services::{Handle, Status};
+
+use crate::load_option::LoadOption;
+
+/// The program of a volume that no boot entry points to, for x86-64.
+pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
+
+/// A loaded program, or why there is none, for a person to read.
+pub type Loaded = Result<Handle, String>;
+
+/// A disk, and the volumes found on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// What a person calls it: `xvda`.
+    pub name: String,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// Why it has no volumes, if it has none.
+    pub problem: Option<String>,
+}
+
+/// A file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volume {
+    /// What a person calls it: `xvda1`.
+    pub name: String,
+    /// Its handle.
+    pub handle: Handle,
+}
+
+/// What the policy needs of the firmware.
+pub trait Firmware {
+    /// A global variable (`EFI_GLOBAL_VARIABLE`).
+    fn variable(&mut self, name: &str) -> Option<Vec<u8>>;
+    /// Deletes a global variable.
+    fn delete_variable(&mut self, name: &str);
+    /// Sets the volatile `BootCurrent`.
+    fn set_boot_current(&mut self, number: u16);
+    /// Loads the program of a load option; short-form paths are completed.
+    fn load_option(&mut self, option: &LoadOption) -> Loaded;
+    /// Loads a file of a volume; `None` if it is not there.
+    fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded>;
+    /// Starts a program; comes back only if the program does.
+    fn start(&mut self, program: Handle) -> Status;
+    /// Disks in a stable order.
+    fn disks(&mut self) -> Vec<Disk>;
+    /// A line on the console.
+    fn say(&mut self, line: &str);
+}
+
+/// Tries everything there is. Comes back when nothing is left to try.
+pub fn boot(firmware: &mut dyn Firmware) {
+    if let Some(next) = firmware.variable("BootNext") {
+        // Deleted first: an entry that crashes the machine must not be tried for ever.
+        firmware.delete_variable("BootNext");
+        match <[u8; 2]>::try_from(next.as_slice()) {
+            Ok(number) => try_entry(firmware, u16::from_le_bytes(number), true),
+            Err(_) => firmware.say("BootNext is no entry number; ignored"),
+        }
+    }
+    let order = firmware.variable("BootOrder").unwrap_or_default();
+    for number in order.chunks_exact(2) {
+        try_entry(firmware, u16::from_le_bytes([number[0], number[1]]), false);
+    }
+    try_removable(firmware);
+}
+
+/// Tries `Boot####`. `chosen`: somebody asked for this one, so it need not be active.
+fn try_entry(firmware: &mut dyn Firmware, number: u16, chosen: bool) {
+    let name = format!("Boot{number:04X}");
+    let Some(content) = firmware.variable(&name) else {
+        firmware.say(&format!("{name}: does not exist"));
+        return;
+    };
+    let option = match LoadOption::parse(&content) {
+        Ok(option) => option,
+        Err(error) => {
+            firmware.say(&format!("{name}: {error}"));
+            return;
+        }
+    };
+    if !chosen && !option.is_active() {
+        return;
+    }
+    firmware.set_boot_current(number);
+    let what = format!("{name} \"{}\"", option.description);
+    let loaded = firmware.load_option(&option);
+    run(firmware, &what, loaded);
+}
+
+/// Tries the removable media path of every volume, and tells of disks that have none.
+fn try_removable(firmware: &mut dyn Firmware) {
+    let disks = firmware.disks();
+    if disks.is_empty() {
+        firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
+    }
+    for disk in &disks {
+        if let Some(problem) = &disk.problem {
+            firmware.say(&format!("{}: {problem}", disk.name));
+        }
+        for volume in &disk.volumes {
+            match firmware.load_file(volume, REMOVABLE_PATH) {
+                None => firmware.say(&format!("{}: no {REMOVABLE_PATH}", volume.name)),
+                Some(loaded) => run(firmware, &format!("{}:{REMOVABLE_PATH}", volume.name), loaded),
+            }
+        }
+    }
+}
+
+fn run(firmware: &mut dyn Firmware, what: &str, loaded: Loaded) {
+    match loaded {
+        Ok(program) => {
+            firmware.say(&format!("Starting {what}"));
+            let status = firmware.start(program);
+            firmware.say(&format!("{what}: came back: {}", status_text(status)));
+        }
+        Err(reason) => firmware.say(&format!("{what}: {reason}")),
+    }
+}
+
+/// A status as a person reads it.
+pub fn status_text(status: Status) -> String {
+    let text = match status {
+        Status::SUCCESS => "success",
+        Status::LOAD_ERROR => "load error",
+        Status::INVALID_PARAMETER => "invalid parameter",
+        Status::UNSUPPORTED => "unsupported",
+        Status::BUFFER_TOO_SMALL => "buffer too small",
+        Status::NOT_READY => "not ready",
+        Status::DEVICE_ERROR => "device error",
+        Status::WRITE_PROTECTED => "write protected",
+        Status::OUT_OF_RESOURCES => "out of memory",
+        Status::VOLUME_CORRUPTED => "file system is damaged",
+        Status::VOLUME_FULL => "volume is full",
+        Status::NO_MEDIA => "no medium",
+        Status::NOT_FOUND => "not found",
+        Status::ACCESS_DENIED => "access denied",
+        Status::TIMEOUT => "timed out",
+        Status::ABORTED => "aborted",
+        Status::SECURITY_VIOLATION => "refused by Secure Boot",
+        other => return format!("status {:#x}", other.0),
+    };
+    text.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load_option::ACTIVE;
+    use alloc::collections::BTreeMap;
+
+    /// A machine made of tables: which variables there are, what loads, what a program returns.
+    #[derive(Default)]
+    struct Scripted {
+        variables: BTreeMap<String, Vec<u8>>,
+        options: BTreeMap<String, Loaded>,
+        files: BTreeMap<String, Loaded>,
+        disks: Vec<Disk>,
+        started: Vec<usize>,
+        current: Option<u16>,
+        said: Vec<String>,
+    }
+
+    impl Firmware for Scripted {
+        fn variable(&mut self, name: &str) -> Option<Vec<u8>> {
+            self.variables.get(name).cloned()
+        }
+        fn delete_variable(&mut self, name: &str) {
+            self.variables.remove(name);
+        }
+        fn set_boot_current(&mut self, number: u16) {
+            self.current = Some(number);
+        }
+        fn load_option(&mut self, option: &LoadOption) -> Loaded {
+            self.options[&option.description].clone()
+        }
+        fn load_file(&mut self, volume: &Volume, _path: &str) -> Option<Loaded> {
+            self.files.get(&volume.name).cloned()
+        }
+        fn start(&mut self, program: Handle) -> Status {
+            self.started.push(program as usize);
+            Status::ABORTED
+        }
+        fn disks(&mut self) -> Vec<Disk> {
+            self.disks.clone()
+        }
+        fn say(&mut self, line: &str) {
+            self.said.push(line.to_string());
+        }
+    }
+
+    fn handle(number: usize) -> Handle {
+        number as Handle
+    }
+
+    fn entry(attributes: u32, description: &str) -> Vec<u8> {
+        let mut bytes = attributes.to_le_bytes().to_vec();
+        bytes.extend([4, 0]);
+        bytes.extend(description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        bytes.extend([0x7F, 0xFF, 4, 0]);
+        bytes
+    }
+
+    fn machine() -> Scripted {
+        let mut machine = Scripted::default();
+        for (number, attributes, name) in [(1, ACTIVE, "one"), (2, 0, "two"), (0xA, ACTIVE, "ten")] {
+            machine.variables.insert(format!("Boot{number:04X}"), entry(attributes, name));
+            machine.options.insert(name.into(), Ok(handle(number as usize)));
+        }
+        machine.variables.insert("BootOrder".into(), alloc::vec![0xA, 0, 2, 0, 1, 0]);
+        let volumes = alloc::vec![Volume { name: "xvda1".into(), handle: handle(100) }];
+        machine.disks.push(Disk { name: "xvda".into(), volumes, problem: None });
+        machine.files.insert("xvda1".into(), Ok(handle(100)));
+        machine
+    }
+
+    #[test]
+    fn active_entries_are_tried_in_order_and_then_the_removable_path() {
+        let mut machine = machine();
+        boot(&mut machine);
+        assert_eq!(machine.started, [10, 1, 100]);
+    }
+
+    #[test]
+    fn boot_next_comes_first_once_and_even_inactive() {
+        let mut machine = machine();
+        machine.variables.insert("BootNext".into(), alloc::vec![2, 0]);
+        boot(&mut machine);
+        assert_eq!(machine.started, [2, 10, 1, 100]);
+        assert!(!machine.variables.contains_key("BootNext"));
+    }
+
+    #[test]
+    fn a_failure_names_its_device_and_reason_and_the_next_is_tried() {
+        let mut machine = machine();
+        machine.options.insert("ten".into(), Err("not a PE file".into()));
+        machine.variables.insert("Boot0001".into(), alloc::vec![1]);
+        boot(&mut machine);
+        assert_eq!(machine.started, [100]);
+        assert_eq!(machine.said[0], "Boot000A \"ten\": not a PE file");
+        assert_eq!(machine.said[1], "Boot0001: is cut short");
+        assert_eq!(machine.said[2], "Starting xvda1:\\EFI\\BOOT\\BOOTX64.EFI");
+    }
+
+    #[test]
+    fn disks_without_volumes_say_why() {
+        let mut machine = Scripted::default();
+        machine.disks.push(Disk {
+            name: "xvda".into(),
+            volumes: Vec::new(),
+            problem: Some("no partition table".into()),
+        });
+        boot(&mut machine);
+        assert_eq!(machine.said, ["xvda: no partition table"]);
+        let mut empty = Scripted::default();
+        boot(&mut empty);
+        assert!(empty.said[0].starts_with("No disks"));
+    }
+}

@@ -1,2 +1,0 @@
-//! Placeholder.
-#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,28 @@
+//! The core image: from the domain builder to the boot manager, read from top to bottom.
+//!
+//! 1. [`start`]: assembly brings the CPU into 64-bit mode where the file was loaded; [`start::in_place`] reads the start
+//!    information and moves the image to the top of low memory.
+//! 2. [`home`]: page tables, exceptions, Xen's shared page, memory map, timer: everything the services stand on.
+//! 3. [`boot`]: services, console, runtime driver, devices, boot manager.
+//!
+//! This crate composes; what it composes lives in the crates below it.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod acpi;
+mod boot;
+mod frames;
+mod home;
+mod logger;
+mod machine;
+mod panic;
+mod runtime_driver;
+mod start;
+mod timeline;
+mod volume;
+
+/// The firmware's heap is the UEFI memory map: memory of type EfiBootServicesData.
+#[global_allocator]
+static HEAP: services::abi::memory::Heap = services::abi::memory::Heap;

@@ -1,0 +1,112 @@
+//! Takes the runtime driver and the variables out of the loaded file, starts the driver, and frees the file.
+
+use core::ptr::NonNull;
+use core::slice;
+
+use handoff::{Clock, Handoff, HypercallInstruction, StoreState, VARIABLE_REGION_SIZE};
+use hw::hypervisor::Hypervisor;
+use hw::paging::PAGE;
+use hw::xen::Instruction;
+use services::{Handle, Result, Status};
+use uefi_raw::table::boot::MemoryType;
+use uefi_raw::{Guid, guid};
+
+use crate::home::AttachedXen;
+use crate::start::{ImageInfo, Start};
+use crate::volume;
+
+/// FFS name of the runtime driver (`build-support/layout.toml`).
+const RUNTIME_DRIVER: Guid = guid!("6c1f3b52-8a0e-4d5b-9c57-3f0c2b7f7d11");
+
+/// Makes what the core and the runtime driver share, with the file's variables in it.
+pub fn hand_over(start: &Start, xen: &AttachedXen) -> Result<()> {
+    let region = services::api::allocate_pages(MemoryType::RUNTIME_SERVICES_DATA, VARIABLE_REGION_SIZE as u64 / PAGE)?;
+    let region = NonNull::new(region as *mut u8).ok_or(Status::OUT_OF_RESOURCES)?;
+    // SAFETY: just allocated, of this size.
+    let content = unsafe { slice::from_raw_parts_mut(region.as_ptr(), VARIABLE_REGION_SIZE) };
+    let ImageInfo { vars_offset, vars_size, .. } = start.layout;
+    let stored = part(start, vars_offset, vars_size).and_then(|vars| vars.get(..VARIABLE_REGION_SIZE));
+    match stored {
+        Some(stored) => content.copy_from_slice(stored),
+        None => content.fill(0xFF),
+    }
+    let hypercall = match start.xen.instruction {
+        Instruction::Vmcall => HypercallInstruction::Vmcall,
+        Instruction::Vmmcall => HypercallInstruction::Vmmcall,
+    };
+    let handoff =
+        services::api::allocate_pool(MemoryType::RUNTIME_SERVICES_DATA, size_of::<Handoff>())?.cast::<Handoff>();
+    // SAFETY: just allocated for it, aligned to 16 bytes.
+    unsafe { handoff.write(Handoff::new(hypercall, clock(xen)?, region.as_ptr(), VARIABLE_REGION_SIZE)) };
+    services::api::install_protocol(None, &handoff::PROTOCOL_GUID, handoff.as_ptr().cast())?;
+    Ok(())
+}
+
+/// The wall clock as the runtime driver will go on counting it, without Xen's shared page.
+fn clock(xen: &AttachedXen) -> Result<Clock> {
+    let info = xen.xen.time_info().ok_or(Status::DEVICE_ERROR)?;
+    let tsc = hw::tsc::read();
+    Ok(Clock {
+        tsc,
+        wall_clock_ns: xen.xen.wall_clock_ns(),
+        multiplier: info.multiplier,
+        shift: info.shift,
+        reserved: [0; 3],
+    })
+}
+
+/// Loads and starts the runtime driver.
+pub fn start(start: &Start) -> Result<Handle> {
+    let ImageInfo { code_offset, code_size, .. } = start.layout;
+    let driver = part(start, code_offset, code_size).and_then(|volume| volume::pe32(volume, &RUNTIME_DRIVER));
+    let Some(driver) = driver else {
+        log::error!("no runtime driver in the firmware volume");
+        return Err(Status::NOT_FOUND);
+    };
+    let parent = services::api::firmware_image();
+    let handle = services::api::load_image(false, parent, None, Some(driver)).map_err(|error| {
+        log::error!("runtime driver: {error}");
+        Status::LOAD_ERROR
+    })?;
+    let status = services::api::start_image(handle)?;
+    if status != Status::SUCCESS {
+        return Err(status);
+    }
+    report();
+    Ok(handle)
+}
+
+/// Says what became of the variables.
+fn report() {
+    let Ok(handoff) = services::api::locate_protocol(&handoff::PROTOCOL_GUID) else { return };
+    // SAFETY: installed by `hand_over`, and never taken away.
+    let report = unsafe { (*handoff.cast::<Handoff>()).store_report };
+    match report.state {
+        StoreState::Opened | StoreState::Blank => {
+            log::info!("{} variables, {} of {} bytes", report.variables, report.used, report.capacity);
+        }
+        StoreState::Replaced => log::error!("the variable store is damaged; a new one was made"),
+        StoreState::Unknown => log::error!("the runtime driver did not open the variable store"),
+    }
+    if report.damaged != 0 || report.broken_off != 0 {
+        log::warn!("variable store: {} damaged records left out", report.damaged);
+    }
+}
+
+/// Frees the memory of the loaded file. Nothing of it is needed any more.
+pub fn release_file(start: &Start) {
+    let pages = (start.file.end - start.file.start) / PAGE;
+    if let Err(status) = services::api::release_memory(start.file.start, pages) {
+        log::warn!("the loaded file stays in memory: {status}");
+    }
+}
+
+/// A part of the loaded file; `None` where the file has none, or its description is wrong.
+fn part(start: &Start, offset: u64, size: u64) -> Option<&[u8]> {
+    let address = start.file.start.checked_add(offset)?;
+    if size == 0 || address.checked_add(size)? > start.file.end {
+        return None;
+    }
+    // SAFETY: within the loaded file, which nobody writes and which is freed only after the driver has started.
+    Some(unsafe { slice::from_raw_parts(address as *const u8, size as usize) })
+}

@@ -1,0 +1,265 @@
+//! The first steps, run where the domain builder loaded the file: find Xen, read the start information, move away.
+//!
+//! The image is copied to the top of low memory and continues there ([`crate::home`]); what was loaded becomes free memory.
+
+use core::arch::global_asm;
+use core::ffi::c_void;
+use core::ops::Range;
+use core::ptr;
+
+use hw::xen::{Xen, XenCpuid};
+use hw::{cpu, port, xen};
+use platform::start_info::{self, Taken};
+use platform::{PhysicalMemory, Platform};
+
+use crate::home;
+
+/// Control register bits for the assembly (Intel SDM vol. 3 §2.5, §4.5).
+mod constants {
+    /// CR4.PAE.
+    pub const CR4_PAE: u32 = 1 << 5;
+    /// CR0.PG and CR0.PE.
+    pub const CR0_PG_PE: u32 = 1 << 31 | 1;
+    /// IA32_EFER.
+    pub const EFER: u32 = 0xC000_0080;
+    /// IA32_EFER.LME.
+    pub const EFER_LME: u32 = 1 << 8;
+    /// Present and writable.
+    pub const TABLE: u32 = 0b11;
+    /// Present, writable, large.
+    pub const LARGE_PAGE: u32 = 0b1000_0011;
+}
+
+global_asm!(
+    include_str!("start.s"),
+    in_place = sym in_place,
+    START_MAGIC = const xen_abi_magic(),
+    CR4_PAE = const constants::CR4_PAE,
+    CR0_PG_PE = const constants::CR0_PG_PE,
+    EFER = const constants::EFER,
+    EFER_LME = const constants::EFER_LME,
+    TABLE = const constants::TABLE,
+    LARGE_PAGE = const constants::LARGE_PAGE,
+    options(att_syntax),
+);
+
+const fn xen_abi_magic() -> u32 {
+    xen_abi::XEN_HVM_START_MAGIC_VALUE
+}
+
+unsafe extern "C" {
+    static image_start: u8;
+    static text_end: u8;
+    static constant_end: u8;
+    static image_end: u8;
+    fn relocate(base: *mut u8);
+    fn continue_on_stack(function: usize, stack_end: u64, argument: *const c_void) -> !;
+}
+
+/// Where this image lies, and the parts that are protected differently.
+#[derive(Clone, Copy, Debug)]
+pub struct Image {
+    /// First byte; code until `text_end`.
+    pub start: u64,
+    /// Constants from here on.
+    pub text_end: u64,
+    /// Data from here on.
+    pub constant_end: u64,
+    /// First byte behind the image.
+    pub end: u64,
+}
+
+impl Image {
+    /// Where the running image is.
+    fn running() -> Self {
+        Self {
+            start: (&raw const image_start) as u64,
+            text_end: (&raw const text_end) as u64,
+            constant_end: (&raw const constant_end) as u64,
+            end: (&raw const image_end) as u64,
+        }
+    }
+
+    fn moved_to(self, start: u64) -> Self {
+        let moved = |address: u64| address - self.start + start;
+        Self { start, text_end: moved(self.text_end), constant_end: moved(self.constant_end), end: moved(self.end) }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// Where the parts of the file are; the image tool fills it in (`build-support/image`).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ImageInfo {
+    magic: [u8; 8],
+    version: u32,
+    flags: u32,
+    /// Size of the whole file.
+    pub fd_size: u64,
+    /// Offset of this image in the file.
+    pub core_offset: u64,
+    /// Offset of the variable volume; size 0 where the file has none.
+    pub vars_offset: u64,
+    /// Size of the variable volume.
+    pub vars_size: u64,
+    /// Offset of the code volume.
+    pub code_offset: u64,
+    /// Size of the code volume.
+    pub code_size: u64,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.image_info")]
+static mut image_info: ImageInfo = ImageInfo {
+    magic: *b"OVMFXEN\0",
+    version: 1,
+    flags: 0,
+    fd_size: 0,
+    core_offset: 0,
+    vars_offset: 0,
+    vars_size: 0,
+    code_offset: 0,
+    code_size: 0,
+};
+
+/// The parts of the file, as the image tool wrote them.
+fn file_layout() -> ImageInfo {
+    // SAFETY: nobody writes it at run time. Volatile, because the compiler must not take the zeros above for the truth.
+    unsafe { (&raw const image_info).read_volatile() }
+}
+
+/// What the first steps found out, for the rest.
+#[derive(Debug)]
+pub struct Start {
+    /// TSC at the firmware's first instruction.
+    pub tsc: u64,
+    /// TSC when the start information had been read.
+    pub read: u64,
+    /// TSC when the image had been moved.
+    pub moved: u64,
+    /// Xen, as CPUID describes it.
+    pub xen: XenCpuid,
+    /// The machine.
+    pub platform: Platform,
+    /// Memory that the start information lies in.
+    pub taken: Taken,
+    /// The loaded file.
+    pub file: Range<u64>,
+    /// Its parts.
+    pub layout: ImageInfo,
+    /// Where this image has moved.
+    pub image: Image,
+    /// Memory for stacks and page tables, below the image.
+    pub reserve: Range<u64>,
+}
+
+/// Called by the assembly: 64-bit mode, identity map of 4 GiB, a small stack.
+extern "C" fn in_place(base: *mut u8, start_information: u32, tsc: u64) -> ! {
+    let Some(xen) = xen::detect() else { no_xen() };
+    let (platform, taken) =
+        match start_info::read(start_information, &Identity { top: 4 << 30 }, &Xen::new(xen.instruction)) {
+            Ok(found) => found,
+            Err(error) => refuse(format_args!("{error}")),
+        };
+    let read = hw::tsc::read();
+    let here = Image::running();
+    let layout = file_layout();
+    let file = base as u64 - layout.core_offset..base as u64 - layout.core_offset + layout.fd_size;
+
+    let reserve = home::reserve_size(&platform);
+    let mut avoid = taken.clone();
+    let _ = avoid.try_push(file.clone());
+    let Some(place) = platform.memory.place_high(reserve + here.size(), &avoid) else {
+        refuse(format_args!("no {} KiB of free memory below 4 GiB", (reserve + here.size()) / 1024));
+    };
+    let image = here.moved_to(place + reserve);
+    move_image(here, image);
+
+    let start = Start {
+        tsc,
+        read,
+        moved: hw::tsc::read(),
+        xen,
+        platform,
+        taken,
+        file,
+        layout,
+        image,
+        reserve: place..place + reserve,
+    };
+    let home = home::at_home as *const () as u64 - here.start + image.start;
+    // SAFETY: the copy is complete and relocated, and the stack is free memory.
+    unsafe { continue_on_stack(home as usize, home::stack_end(&start.reserve), (&raw const start).cast()) }
+}
+
+/// Copies the running image and fills in the copy's addresses.
+fn move_image(from: Image, to: Image) {
+    // SAFETY: `to` is free RAM of this size; what is behind the file's end is the zero-initialised part.
+    unsafe {
+        let loaded = loaded_size(from);
+        ptr::copy_nonoverlapping(from.start as *const u8, to.start as *mut u8, loaded);
+        ((to.start as usize + loaded) as *mut u8).write_bytes(0, from.size() as usize - loaded);
+        relocate(to.start as *mut u8);
+    }
+}
+
+/// Bytes of the image that came from the file: all up to the zero-initialised part.
+fn loaded_size(image: Image) -> usize {
+    unsafe extern "C" {
+        static bss_start: u8;
+    }
+    ((&raw const bss_start) as u64 - image.start) as usize
+}
+
+/// Memory through the identity map.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// First address that is not mapped.
+    pub top: u64,
+}
+
+impl Identity {
+    fn covers(&self, address: u64, length: usize) -> bool {
+        // The page at 0 is no memory anybody hands over, and unmapped later.
+        address >= 4096 && address.checked_add(length as u64).is_some_and(|end| end <= self.top)
+    }
+}
+
+impl PhysicalMemory for Identity {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let covered = self.covers(address, into.len());
+        if covered {
+            // SAFETY: mapped; reading what is no memory gives all ones.
+            unsafe { ptr::copy_nonoverlapping(address as *const u8, into.as_mut_ptr(), into.len()) };
+        }
+        covered
+    }
+
+    fn write(&mut self, address: u64, from: &[u8]) -> bool {
+        let covered = self.covers(address, from.len());
+        if covered {
+            // SAFETY: mapped; the caller owns the range.
+            unsafe { ptr::copy_nonoverlapping(from.as_ptr(), address as *mut u8, from.len()) };
+        }
+        covered
+    }
+}
+
+/// Started by something else: say so where a person will look, and stop.
+fn no_xen() -> ! {
+    let message = b"ovmf-xen: this is not a Xen guest. This firmware boots Xen PVH and HVM guests only: type='pvh', kernel='OVMF.fd'.\r\n";
+    port::debug_write(message);
+    port::serial_write(message);
+    cpu::stop()
+}
+
+/// The toolstack handed over something the firmware cannot start from.
+fn refuse(reason: core::fmt::Arguments<'_>) -> ! {
+    use core::fmt::Write;
+    let _ = writeln!(crate::logger::DebugPort, "ovmf-xen: cannot start: {reason}");
+    cpu::stop()
+}
