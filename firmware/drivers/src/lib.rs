@@ -10,6 +10,8 @@
 //! | [`console`] | the paravirtual console as a [`ByteConsole`](services::console::ByteConsole) |
 //! | [`block`] | paravirtual disks as [`BlockDevice`](services::block::BlockDevice)s |
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
+//! | [`binding`] | the bus in the UEFI driver model |
+//! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
 //! Nothing here waits without a deadline, needs interrupts, or sleeps a fixed time.
@@ -17,6 +19,7 @@
 
 extern crate alloc;
 
+pub mod binding;
 pub mod block;
 pub mod bus;
 pub mod console;

@@ -232,6 +232,10 @@ impl Front {
                     good = false;
                 }
                 offset += chunk.length;
+                if operation == WRITE {
+                    // The backend begins while the next part is copied.
+                    self.publish();
+                }
             }
             self.publish();
             if self.in_flight == 0 {
@@ -567,6 +571,7 @@ impl Front {
 }
 
 const READ: u8 = BLKIF_OP_READ as u8;
+const WRITE: u8 = BLKIF_OP_WRITE as u8;
 const INDIRECT: u8 = BLKIF_OP_INDIRECT as u8;
 const OKAY: i16 = BLKIF_RSP_OKAY as i16;
 const NOT_SUPPORTED: i16 = BLKIF_RSP_EOPNOTSUPP as i16;

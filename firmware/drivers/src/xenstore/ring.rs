@@ -75,8 +75,11 @@ impl Ring {
         let old = into.len();
         into.resize(old + bytes, 0);
         self.copy_out(self.response, &mut into[old..]);
+        let before = self.response;
         self.consume(bytes);
-        Ok(Taken { bytes, was_full: bytes > 0 && waiting == SIZE })
+        // Looked at only after the daemon can see the room: it may have filled the ring, and gone to sleep, in between.
+        let produced = self.page.read_u32(offset_of!(interface, rsp_prod));
+        Ok(Taken { bytes, was_full: bytes > 0 && produced.wrapping_sub(before) as usize >= SIZE })
     }
 
     /// Whether a response has arrived, or the indices make no sense, which the next read will say.
