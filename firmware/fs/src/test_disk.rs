@@ -1,6 +1,7 @@
 //! Disks for tests: one in memory that counts its transfers, and files for the usual tools to work on.
 
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,8 @@ pub struct MemoryDisk {
     pub reads: Vec<usize>,
     /// Bytes of each write so far.
     pub writes: Vec<usize>,
+    /// Where each write went, and what it wrote, if that is to be kept.
+    pub journal: Option<Vec<(usize, Vec<u8>)>>,
 }
 
 impl MemoryDisk {
@@ -25,7 +28,7 @@ impl MemoryDisk {
     }
 
     pub fn of(bytes: Vec<u8>, block: usize) -> Self {
-        Self { bytes, block, read_only: false, reads: Vec::new(), writes: Vec::new() }
+        Self { bytes, block, read_only: false, reads: Vec::new(), writes: Vec::new(), journal: None }
     }
 
     fn range(&self, lba: u64, length: usize) -> Result<std::ops::Range<usize>, BlockError> {
@@ -62,6 +65,9 @@ impl BlockDevice for MemoryDisk {
         }
         let range = self.range(lba, from.len())?;
         self.writes.push(from.len());
+        if let Some(journal) = &mut self.journal {
+            journal.push((range.start, from.to_vec()));
+        }
         self.bytes[range].copy_from_slice(from);
         Ok(())
     }
@@ -85,8 +91,13 @@ impl TemporaryFile {
     }
 
     pub fn of(bytes: &[u8]) -> Self {
-        let file = Self::new(0);
-        std::fs::write(&file.0, bytes).unwrap();
+        const CHUNK: usize = 64 << 10;
+        let file = Self::new(bytes.len() as u64);
+        let out = std::fs::OpenOptions::new().write(true).open(&file.0).unwrap();
+        // What is zero stays a hole: most of an image is.
+        for (index, chunk) in bytes.chunks(CHUNK).enumerate().filter(|(_, chunk)| chunk.iter().any(|&byte| byte != 0)) {
+            out.write_all_at(chunk, (index * CHUNK) as u64).unwrap();
+        }
         file
     }
 

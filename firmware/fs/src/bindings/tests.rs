@@ -549,3 +549,40 @@ fn a_file_system_on_a_whole_disk_is_found() {
     assert_eq!(drivers.0.reason(disk), None);
     remove(disk);
 }
+
+/// A FAT12 volume of 64 KiB, made here so that this test needs no tools and runs under Miri.
+fn small_volume() -> Vec<u8> {
+    let mut bytes = vec![0; 64 << 10];
+    bytes[..3].copy_from_slice(&[0xeb, 0x3c, 0x90]);
+    for (at, value) in [(11, 512_u16), (14, 1), (17, 16), (19, 128), (22, 1)] {
+        bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    (bytes[13], bytes[16], bytes[21]) = (1, 2, 0xf8);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    for fat in [512, 1024] {
+        bytes[fat..fat + 3].copy_from_slice(&[0xf8, 0xff, 0xff]);
+    }
+    bytes
+}
+
+#[test]
+fn a_small_volume_serves_files_from_end_to_end() {
+    let _drivers = drivers();
+    let disk = add(MemoryDisk::of(small_volume(), 512));
+    let root = File::root(disk);
+    let file = root.create("a longer name.txt");
+    assert_eq!(file.write(&[7; 3000]), Status::SUCCESS);
+    assert_eq!(file.rename("b.txt"), Status::SUCCESS);
+    file.close();
+    let file = root.open("B.TXT").unwrap();
+    assert_eq!(file.read(5000), Ok(vec![7; 3000]));
+    assert_eq!(text_at(&file.info(&raw::FileInfo::ID), 80), "b.txt");
+    let block_io: *mut BlockIoProtocol = interface(disk, &BlockIoProtocol::GUID);
+    let mut buffer = [0_u8; 1024];
+    assert_eq!(call!(block_io, read_blocks, 0, 0, 1024, buffer.as_mut_ptr().cast()), Status::SUCCESS);
+    assert_eq!(buffer[..3], [0xeb, 0x3c, 0x90]);
+    remove(disk);
+    assert_eq!(file.read(1), Err((Status::MEDIA_CHANGED, 1)));
+    file.close();
+    root.close();
+}

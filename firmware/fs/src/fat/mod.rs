@@ -6,8 +6,8 @@
 //! each open file as runs, and each directory in use as a whole.
 //!
 //! Safety of what is on the disk: data goes out before the FAT that makes it reachable, and the FAT before the directory
-//! entry; what goes away leaves the directory first. A power cut loses clusters at worst. While something is pending the
-//! volume is marked as in use.
+//! entry; what goes away leaves the directory first. After a power cut clusters may be lost, and a file that was being moved
+//! may be under both names. While something is pending the volume is marked as in use.
 //!
 //! Nothing on the disk is believed: a cluster number is checked where it is read, a chain cannot be longer than the
 //! volume, a directory not longer than the specification allows.
@@ -761,6 +761,11 @@ impl<D: ByteDevice> FileSystem for Volume<D> {
             info.allocated = self.with_listing(key, |_, listing| Ok(listing.size()))?;
         }
         Ok(info)
+    }
+
+    fn size(&mut self, file: FileId) -> Result<u64, FileError> {
+        let node = self.node(self.open_of(file)?.node)?;
+        Ok(if node.entry.is_directory() { 0 } else { u64::from(node.entry.size) })
     }
 
     fn set_info(&mut self, file: FileId, info: &FileInfo) -> Result<(), FileError> {

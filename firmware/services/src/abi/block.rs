@@ -456,6 +456,3 @@ impl From<BlockError> for Status {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

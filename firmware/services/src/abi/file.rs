@@ -198,7 +198,7 @@ impl File {
             return Ok(length);
         }
         let read = self.volume.with(|system| {
-            let end = system.info(self.id)?.size;
+            let end = system.size(self.id)?;
             // §13.5.5: a position behind the end is a device error, one at the end is not.
             let left = end.checked_sub(position).ok_or(Status::DEVICE_ERROR)?;
             let length = usize::try_from(left).unwrap_or(usize::MAX).min(size);
@@ -241,11 +241,11 @@ impl File {
         let position = match (self.directory, position) {
             (true, 0) => 0,
             (true, _) => return Err(Status::UNSUPPORTED),
-            (false, END_OF_FILE) => self.volume.with(|system| Ok(system.info(self.id)?.size))?,
+            (false, END_OF_FILE) => self.volume.with(|system| Ok(system.size(self.id)?))?,
             (false, position) => position,
         };
         // A file that is gone says so here too.
-        self.volume.with(|system| Ok(system.info(self.id)?))?;
+        self.volume.with(|system| Ok(system.size(self.id)?))?;
         self.position.set(position);
         Ok(())
     }
@@ -485,7 +485,7 @@ unsafe extern "efiapi" fn get_position(this: *const FileProtocolV1, position: *m
         if file.directory {
             return Err(Status::UNSUPPORTED);
         }
-        file.volume.with(|system| Ok(system.info(file.id)?))?;
+        file.volume.with(|system| Ok(system.size(file.id)?))?;
         // SAFETY: not null.
         unsafe { position.write(file.position.get()) };
         Ok(())

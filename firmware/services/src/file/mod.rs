@@ -134,6 +134,10 @@ pub trait FileSystem {
     fn entry(&mut self, directory: FileId, index: u64) -> Result<Option<FileInfo>, FileError>;
     /// Facts about an open file.
     fn info(&mut self, file: FileId) -> Result<FileInfo, FileError>;
+    /// Length of an open file in bytes; 0 for a directory. Asked for before every read.
+    fn size(&mut self, file: FileId) -> Result<u64, FileError> {
+        Ok(self.info(file)?.size)
+    }
     /// Changes name, size, times and attributes to those of `info` where they differ. A time whose year is 0 stays as it
     /// is.
     fn set_info(&mut self, file: FileId, info: &FileInfo) -> Result<(), FileError>;
