@@ -233,3 +233,116 @@ fn changed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::fake;
+
+    fn parse(text: &str) -> DevicePathBuf {
+        DevicePathBuf::parse_text(text).unwrap()
+    }
+
+    /// The path in pool memory, which is given back.
+    fn take(path: *mut DevicePathProtocol) -> Option<DevicePathBuf> {
+        let block = ptr::NonNull::new(path)?;
+        // SAFETY: a path that a function here made.
+        let copy = DevicePathBuf::from(unsafe { DevicePath::from_ptr(path) }.unwrap());
+        api::free_pool(block.cast()).unwrap();
+        Some(copy)
+    }
+
+    #[test]
+    fn paths_are_joined_as_specified() {
+        fake::install();
+        let (root, rest) = (parse("PciRoot(0x0)"), parse("Pci(0x1,0x2)/Sata(0x0,0xffff,0x0)"));
+        let node = Node::Pci { device: 9, function: 0 }.to_bytes().unwrap();
+        let (a, b, node, null) = (root.as_ptr(), rest.as_ptr(), node.as_ptr().cast(), ptr::null());
+        let empty = || Some(DevicePathBuf::new());
+        // SAFETY: paths, nodes and null.
+        unsafe {
+            assert_eq!(get_device_path_size(a), root.as_bytes().len());
+            assert_eq!(get_device_path_size(null), 0);
+            assert_eq!(take(duplicate_device_path(b)), Some(rest.clone()));
+            assert_eq!(take(duplicate_device_path(null)), None);
+            let joined = parse("PciRoot(0x0)/Pci(0x1,0x2)/Sata(0x0,0xffff,0x0)");
+            assert_eq!(take(append_device_path(a, b)), Some(joined));
+            assert_eq!(take(append_device_path(null, b)), Some(rest.clone()));
+            assert_eq!(take(append_device_path(a, null)), Some(root.clone()));
+            assert_eq!(take(append_device_path(null, null)), empty());
+            assert_eq!(take(append_device_node(a, node)), Some(parse("PciRoot(0x0)/Pci(0x9,0x0)")));
+            assert_eq!(take(append_device_node(null, node)), Some(parse("Pci(0x9,0x0)")));
+            assert_eq!(take(append_device_node(a, null)), Some(root.clone()));
+            assert_eq!(take(append_device_node(null, null)), empty());
+            let instances = parse("PciRoot(0x0),Pci(0x1,0x2)/Sata(0x0,0xffff,0x0)");
+            assert_eq!(take(append_device_path_instance(a, b)), Some(instances));
+            assert_eq!(take(append_device_path_instance(null, b)), Some(rest.clone()));
+            assert_eq!(take(append_device_path_instance(a, null)), None);
+        }
+    }
+
+    #[test]
+    fn instances_are_walked_to_the_end() {
+        fake::install();
+        let several = parse("PciRoot(0x0),PciRoot(0x1)");
+        let mut next = several.as_ptr();
+        let mut size = 0;
+        // SAFETY: a path, and variables.
+        unsafe {
+            assert!(bool::from(is_device_path_multi_instance(next)));
+            assert_eq!(take(get_next_device_path_instance(&raw mut next, &raw mut size)), Some(parse("PciRoot(0x0)")));
+            assert_eq!(size, 16);
+            assert!(!bool::from(is_device_path_multi_instance(next)));
+            assert_eq!(take(get_next_device_path_instance(&raw mut next, &raw mut size)), Some(parse("PciRoot(0x1)")));
+            assert!(next.is_null());
+            assert_eq!(take(get_next_device_path_instance(&raw mut next, &raw mut size)), None);
+            assert_eq!(size, 0);
+        }
+    }
+
+    #[test]
+    fn texts_go_there_and_back() {
+        fake::install();
+        let text: Vec<u16> = "PciRoot(0x0)/\\ä.efi".encode_utf16().chain([0]).collect();
+        // SAFETY: strings and paths.
+        unsafe {
+            let path = convert_text_to_device_path(text.as_ptr());
+            let back = convert_device_path_to_text(path, Boolean::FALSE, Boolean::FALSE);
+            assert_eq!(crate::abi::text::units(back), text[..text.len() - 1]);
+            api::free_pool(ptr::NonNull::new(back).unwrap().cast()).unwrap();
+            assert_eq!(take(path), Some(parse("PciRoot(0x0)/\\ä.efi")));
+            let bad: Vec<u16> = "Pci(".encode_utf16().chain([0]).collect();
+            assert!(convert_text_to_device_path(bad.as_ptr()).is_null());
+            assert!(convert_text_to_device_node(ptr::null()).is_null());
+            assert!(convert_device_path_to_text(ptr::null(), Boolean::FALSE, Boolean::FALSE).is_null());
+        }
+    }
+
+    #[test]
+    fn malformed_paths_yield_null() {
+        fake::install();
+        let malformed = [1_u8, 1, 3, 0, 0x7F, 0xFF, 4, 0];
+        let path = malformed.as_ptr().cast();
+        // SAFETY: ends at a node that is too short.
+        unsafe {
+            assert_eq!(get_device_path_size(path), 0);
+            assert!(duplicate_device_path(path).is_null());
+            assert!(append_device_path(path, ptr::null()).is_null());
+            assert!(append_device_node(ptr::null(), path).is_null());
+            assert!(convert_device_path_to_text(path, Boolean::FALSE, Boolean::FALSE).is_null());
+            assert!(create_device_node(DeviceType::MEDIA, DeviceSubType(1), 3).is_null());
+        }
+    }
+
+    #[test]
+    fn created_node_is_empty_and_of_its_length() {
+        fake::install();
+        // SAFETY: no pointers.
+        let node = unsafe { create_device_node(DeviceType::HARDWARE, DeviceSubType::HARDWARE_PCI, 6) };
+        // SAFETY: a node that was just made.
+        assert_eq!(unsafe { RawNode::from_ptr(node) }.unwrap().as_bytes(), [1, 1, 6, 0, 0, 0]);
+        api::free_pool(ptr::NonNull::new(node).unwrap().cast()).unwrap();
+    }
+}

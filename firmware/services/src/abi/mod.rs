@@ -11,6 +11,7 @@ pub mod event;
 pub mod file;
 mod gate;
 pub mod handle;
+pub mod hii;
 pub mod image;
 mod load_file;
 pub mod memory;
@@ -42,5 +43,6 @@ pub fn start() -> Result<*mut SystemTable> {
     rng::start(&CORE)?;
     device_path::install()?;
     unicode::install()?;
+    hii::install()?;
     Ok(system)
 }
