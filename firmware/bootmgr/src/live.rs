@@ -31,6 +31,8 @@ pub trait Host {
     fn disk_name(&self, path: &DevicePath) -> Option<String>;
     /// Why no file system was found on `disk`.
     fn diagnosis(&self, disk: Handle) -> Option<String>;
+    /// What is wrong with devices that could not be used at all.
+    fn failures(&self) -> Vec<String>;
     /// A program is about to be loaded.
     fn loading(&self);
     /// A program is about to be started.
@@ -148,6 +150,10 @@ impl Firmware for Live<'_> {
             (a.name.len(), &a.name, path.as_path().as_bytes()).cmp(&(b.name.len(), &b.name, other.as_path().as_bytes()))
         });
         disks.into_iter().map(|(disk, _)| disk).collect()
+    }
+
+    fn failures(&mut self) -> Vec<String> {
+        self.host.failures()
     }
 
     fn say(&mut self, line: &str) {

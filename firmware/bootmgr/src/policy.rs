@@ -57,6 +57,8 @@ pub trait Firmware {
     fn start(&mut self, program: Handle) -> Status;
     /// Disks in a stable order.
     fn disks(&mut self) -> Vec<Disk>;
+    /// What is wrong with devices that could not be used at all.
+    fn failures(&mut self) -> Vec<String>;
     /// A line on the console.
     fn say(&mut self, line: &str);
 }
@@ -103,8 +105,10 @@ fn try_entry(firmware: &mut dyn Firmware, number: u16, chosen: bool) {
 
 /// Tries the removable media path of every volume, and tells of disks that have none.
 fn try_removable(firmware: &mut dyn Firmware) {
+    let failures = firmware.failures();
+    failures.iter().for_each(|failure| firmware.say(failure));
     let disks = firmware.disks();
-    if disks.is_empty() {
+    if disks.is_empty() && failures.is_empty() {
         firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
     }
     for disk in &disks {
@@ -196,6 +200,9 @@ mod tests {
         }
         fn disks(&mut self) -> Vec<Disk> {
             self.disks.clone()
+        }
+        fn failures(&mut self) -> Vec<String> {
+            Vec::new()
         }
         fn say(&mut self, line: &str) {
             self.said.push(line.to_string());

@@ -17,7 +17,7 @@ use services::{Guid, Handle, Result, Status};
 use uefi_raw::guid;
 use uefi_raw::protocol::device_path::DevicePathProtocol;
 
-use crate::block::Disk;
+use crate::block::{Disk, device_name};
 use crate::bus::XenBus;
 
 /// The node of the root handle on PVH.
@@ -51,6 +51,21 @@ fn disk_path(root: &DevicePath, number: u32) -> Result<DevicePathBuf> {
         Err(_) => data.extend(number.to_le_bytes()),
     }
     Ok(DevicePathBuf::from(root).with(&Node::VendorHardware { guid: DEVICE_NODE, data })?)
+}
+
+/// What the guest's configuration calls the disk at `path` (`xvda`); `None` if it is not one of this bus.
+pub fn disk_name(path: &DevicePath) -> Option<String> {
+    let data = path.nodes().find_map(|node| match node {
+        Node::VendorHardware { guid: DEVICE_NODE, data } => Some(data),
+        _ => None,
+    })?;
+    let (kind, number) = data.split_first()?;
+    let number = match *number {
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => return None,
+    };
+    (*kind == DISK_TYPE).then(|| device_name(number).as_str().into())
 }
 
 struct XenBusDriver {
@@ -181,6 +196,14 @@ mod tests {
             "venhw(a732241f-383d-4d9c-8ae1-8e09837589d7)/venhw(3d3ca290-b9a5-11e3-b75d-b8ac6f7d65e6,0100ca)"
         );
         assert!(text(&disk_path(&root, 0x1000_1000).unwrap()).ends_with(",0100100010)"));
+    }
+
+    #[test]
+    fn a_disk_is_called_what_the_configuration_calls_it() {
+        let root = DevicePathBuf::new().with(&Node::VendorHardware { guid: ROOT_NODE, data: vec![] }).unwrap();
+        assert_eq!(disk_name(&disk_path(&root, 51728).unwrap()).as_deref(), Some("xvdb"));
+        assert_eq!(disk_name(&disk_path(&root, 0x1000_1000).unwrap()).as_deref(), Some("xvdq"));
+        assert_eq!(disk_name(&root), None);
     }
 
     /// One test for the whole life, as the core is one for the process.

@@ -1,23 +1,28 @@
 //! From services to the boot manager.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::string::String;
+use core::cell::RefCell;
 
 use bootmgr::live::{self, Host};
+use drivers::bus::{Handover, XenBus};
 use drivers::domain::Domain;
-use hw::hypervisor::Hypervisor;
+use fs::diagnosis::Diagnosis;
+use platform::Platform;
 use platform::performance::Moment;
+use services::Handle;
+use services::abi;
 use services::device_path::DevicePath;
 use services::hardware::{Hardware, Reset};
-use services::lock::Lock;
-use services::{Handle, Status};
+use uefi_raw::time::Time;
 
 use crate::acpi::BootPerformance;
 use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
-use crate::{acpi, runtime_driver, timeline};
+use crate::{acpi, console, runtime_driver, timeline};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -25,22 +30,116 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let frames = Box::leak(Box::new(Frames::new(&xen, top)));
     let domain = Domain { hypervisor: xen.xen, frames };
 
-    must("system table", services::abi::start());
-    must("device path protocols", services::abi::device_path::install());
-    must("collation protocol", services::abi::unicode::install());
+    must("system table", abi::start());
+    must("device path protocols", abi::device_path::install());
+    must("collation protocol", abi::unicode::install());
+    must("memory attribute protocol", abi::memory_attribute::install());
     timeline::mark("services");
 
+    let console = console::start(domain);
+    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
     let performance = acpi::publish(start.platform.rsdp, Identity { top }).ok();
     should("variables", runtime_driver::hand_over(&start, &xen));
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);
     timeline::mark("runtime driver");
 
-    timeline::mark("end");
-    for (name, ticks) in timeline::steps() {
-        log::error!("{name} {ticks}");
+    let diagnosis = must("file system drivers", fs::bindings::install(now));
+    let bus = start_bus(domain);
+    prepare_hand_over(Handover { bus: bus.clone(), console }, &xen, machine);
+    services::api::connect_all();
+    timeline::mark("devices");
+
+    let host = BootHost { platform: start.platform, bus, diagnosis, performance: RefCell::new(performance) };
+    live::boot(&host);
+    nothing_left(&host.platform, machine)
+}
+
+/// Xenstore and the paravirtual disks; without them the firmware can only say so.
+fn start_bus(domain: Domain) -> Option<Rc<XenBus>> {
+    let bus = match XenBus::start(domain, drivers::block::Options::default()) {
+        Ok(bus) => Rc::new(bus),
+        Err(error) => {
+            live::say(&alloc::format!("{error}"));
+            return None;
+        }
+    };
+    must("Xen bus", drivers::binding::install(bus.clone()));
+    Some(bus)
+}
+
+/// What ExitBootServices does to the machine: devices first, as closing them needs clock and events, then the shared page, then
+/// the timer.
+fn prepare_hand_over(handover: Handover, xen: &AttachedXen, machine: &'static Machine) {
+    let xen = xen.xen;
+    services::api::at_exit_boot_services(Box::new(move || {
+        handover.run();
+        machine.quiesce();
+        if let Err(error) = xen.detach_shared_info() {
+            log::warn!("the shared info page stays mapped: {error}");
+        }
+    }));
+}
+
+/// Nothing could be booted: say what happens now, and do it.
+fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
+    if platform.options.wait {
+        live::say("Nothing left to boot. Press a key to restart the guest.");
+        console::wait_for_key();
+        machine.reset(Reset::Restart)
     }
+    live::say(
+        "Nothing left to boot: shutting the guest down. (With 'ovmf.wait' in the guest's cmdline= it waits for a key.)",
+    );
     machine.reset(Reset::PowerOff)
+}
+
+/// What the boot manager needs to know of this machine.
+struct BootHost {
+    platform: Platform,
+    bus: Option<Rc<XenBus>>,
+    diagnosis: Diagnosis,
+    performance: RefCell<Option<BootPerformance>>,
+}
+
+impl BootHost {
+    fn note(&self, moment: Moment) {
+        if let Some(performance) = self.performance.borrow_mut().as_mut() {
+            performance.note(moment, timeline::nanoseconds());
+        }
+    }
+}
+
+impl Host for BootHost {
+    fn disk_name(&self, path: &DevicePath) -> Option<String> {
+        drivers::binding::disk_name(path)
+    }
+
+    fn diagnosis(&self, disk: Handle) -> Option<String> {
+        self.diagnosis.reason(disk)
+    }
+
+    fn failures(&self) -> alloc::vec::Vec<String> {
+        self.bus.iter().flat_map(|bus| bus.failures()).map(|failure| alloc::format!("{failure}")).collect()
+    }
+
+    fn loading(&self) {
+        timeline::mark("loading");
+        self.note(Moment::LoadStart);
+    }
+
+    fn starting(&self) {
+        timeline::mark("starting");
+        self.note(Moment::StartImage);
+        if self.platform.options.timeline {
+            timeline::print();
+        }
+    }
+}
+
+/// Time stamps of files.
+fn now() -> Time {
+    abi::CORE.hardware().time().unwrap_or_default()
 }
 
 /// Nothing works without it.

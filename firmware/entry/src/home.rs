@@ -70,6 +70,7 @@ pub extern "C" fn at_home(start: *const Start) -> ! {
     timeline::mark("memory");
 
     let xen = attach_xen(&start);
+    timeline::use_clock(xen.xen);
     timeline::mark("shared info");
     let machine = Machine::start(xen.xen, page_tables);
     CORE.hardware.with(|hardware| *hardware = Some(machine));

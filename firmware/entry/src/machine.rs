@@ -84,7 +84,7 @@ fn calibrate(xen: &Xen, apic: &LocalApic) -> u64 {
     let ticks = u64::from(first - apic.remaining());
     let elapsed = xen.system_time_ns() - start;
     apic.start_timer(0);
-    (ticks * UNIT_NS << 16).checked_div(elapsed).unwrap_or(0).max(1)
+    ((ticks * UNIT_NS) << 16).checked_div(elapsed).unwrap_or(0).max(1)
 }
 
 /// The timer interrupt.

@@ -13,6 +13,7 @@ extern crate alloc;
 
 mod acpi;
 mod boot;
+mod console;
 mod frames;
 mod home;
 mod logger;
