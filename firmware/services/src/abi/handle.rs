@@ -376,14 +376,13 @@ pub(crate) fn uninstall(core: &Core, handle: Handle, interfaces: &[(Guid, *mut c
 
 /// Disconnects the drivers that use the interface, replaces it, tells those who registered for it, and connects again.
 pub(crate) fn reinstall(core: &Core, handle: Handle, guid: &Guid, old: *mut c_void, new: *mut c_void) -> Result<()> {
+    core.handles.with(|handles| handles.drivers_using(handle, guid, old))?;
     let result = disconnect_users(core, handle, guid, old)
         .and_then(|_| core.handles.with(|handles| handles.reinstall(handle, guid, old, new)).map_err(Status::from));
     if let Ok(events) = &result {
         signal(core, events);
     }
-    if core.handles.with(|handles| handles.interface(handle, guid)).is_ok() {
-        reconnect(core, handle);
-    }
+    reconnect(core, handle);
     result.map(drop)
 }
 

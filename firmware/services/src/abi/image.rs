@@ -20,7 +20,7 @@ use crate::Result;
 use crate::api::event::{raise_in, restore_in};
 use crate::api::memory::{allocate_pages_in, allocate_pool_in, free_pages_in, free_pool_in};
 use crate::core_state::Core;
-use crate::device_path::{DevicePath, DevicePathBuf};
+use crate::device_path::DevicePath;
 use crate::image::pe::{Pe, PeError, Segment, Subsystem};
 use crate::image::{Image, ImageError, LoadError};
 use crate::memory::Placement;
@@ -147,11 +147,16 @@ pub(crate) fn load(
         return Err(LoadError::Service(Status::INVALID_PARAMETER));
     }
     let file;
-    let source = match (source, path) {
-        (Some(source), _) => source,
+    let (source, device, file_path) = match (source, path) {
+        (Some(source), Some(path)) => {
+            let found = locate_path(core, &DevicePathProtocol::GUID, path);
+            let (device, file_path) = found.unwrap_or((ptr::null_mut(), path));
+            (source, device, Some(file_path))
+        }
+        (Some(source), None) => (source, ptr::null_mut(), None),
         (None, Some(path)) => {
             file = load_file::read(core, boot_policy, path)?;
-            &file
+            (file.data.as_slice(), file.device, Some(file.file_path))
         }
         (None, None) => return Err(LoadError::NotFound),
     };
@@ -161,7 +166,6 @@ pub(crate) fn load(
     let bytes = unsafe { core::slice::from_raw_parts_mut(pointer(memory.base), pe.size()) };
     pe.load(bytes, memory.base)?;
 
-    let (device, file_path) = path.map_or((ptr::null_mut(), None), |path| source_device(core, path));
     let package_list = pe.hii_package_list(bytes).and_then(|range| bytes.get_mut(range));
     let package_list = package_list.map(|list| list.as_mut_ptr().cast::<c_void>());
     let fixups = if pe.subsystem() == Subsystem::RuntimeDriver { Some(fixups(core, &pe, bytes)?) } else { None };
@@ -169,7 +173,7 @@ pub(crate) fn load(
         handle: ptr::null_mut(),
         protocol: ptr::null_mut(),
         path: path.map(alloc::borrow::ToOwned::to_owned),
-        file_path,
+        file_path: file_path.map(alloc::borrow::ToOwned::to_owned),
         pages: memory.keep(),
         base: bytes.as_ptr().addr() as u64,
         size: pe.size() as u64,
@@ -346,12 +350,6 @@ impl Drop for Memory<'_> {
             free_pages(self.core, first, pages);
         }
     }
-}
-
-/// The device that an image comes from, and the rest of its path.
-fn source_device(core: &Core, path: &DevicePath) -> (Handle, Option<DevicePathBuf>) {
-    let (device, rest) = locate_path(core, &DevicePathProtocol::GUID, path).unwrap_or((ptr::null_mut(), path));
-    (device, Some(alloc::borrow::ToOwned::to_owned(rest)))
 }
 
 /// Writes down what has to change when a runtime image moves; in memory that the runtime driver reads.

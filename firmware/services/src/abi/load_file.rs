@@ -18,33 +18,40 @@ use crate::image::LoadError;
 
 type Result<T> = core::result::Result<T, LoadError>;
 
+/// A file, the device it is on, and the rest of its path.
+pub(super) struct Found<'a> {
+    pub data: Vec<u8>,
+    pub device: Handle,
+    pub file_path: &'a DevicePath,
+}
+
 /// Reads the file at `path`. With `boot_policy` a boot manager asks, and a device may choose the file itself.
-pub(super) fn read(core: &Core, boot_policy: bool, path: &DevicePath) -> Result<Vec<u8>> {
+pub(super) fn read<'a>(core: &Core, boot_policy: bool, path: &'a DevicePath) -> Result<Found<'a>> {
     let mut first_error = LoadError::NotFound;
     let mut note = |error| {
         if first_error == LoadError::NotFound {
             first_error = error;
         }
     };
-    if let Ok((device, file)) = locate_path(core, &SimpleFileSystemProtocol::GUID, path)
-        && !file.is_empty()
+    if let Ok((device, file_path)) = locate_path(core, &SimpleFileSystemProtocol::GUID, path)
+        && !file_path.is_empty()
     {
-        match read_from_volume(core, device, file) {
-            Ok(data) => return Ok(data),
+        match read_from_volume(core, device, file_path) {
+            Ok(data) => return Ok(Found { data, device, file_path }),
             Err(error) => note(error),
         }
     }
     // A boot selection is LoadFile's only.
     let by_load_file_2 = if boot_policy { None } else { locate_path(core, &LoadFile2Protocol::GUID, path).ok() };
-    if let Some((device, file)) = by_load_file_2 {
-        match load_file_2(core, device, file) {
-            Ok(data) => return Ok(data),
+    if let Some((device, file_path)) = by_load_file_2 {
+        match load_file_2(core, device, file_path) {
+            Ok(data) => return Ok(Found { data, device, file_path }),
             Err(error) => note(error),
         }
     }
-    if let Ok((device, file)) = locate_path(core, &LoadFileProtocol::GUID, path) {
-        match load_file(core, device, file, boot_policy) {
-            Ok(data) => return Ok(data),
+    if let Ok((device, file_path)) = locate_path(core, &LoadFileProtocol::GUID, path) {
+        match load_file(core, device, file_path, boot_policy) {
+            Ok(data) => return Ok(Found { data, device, file_path }),
             Err(error) => note(error),
         }
     }
