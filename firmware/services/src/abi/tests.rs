@@ -383,6 +383,9 @@ mod images {
     use crate::image::LoadError;
     use crate::image::pe::tests::{File, block};
     use object::pe;
+    use uefi_raw::protocol::file_system::{
+        FileAttribute, FileInfo, FileMode, FileProtocolRevision, FileProtocolV1, SimpleFileSystemProtocol,
+    };
     use uefi_raw::protocol::loaded_image::LoadedImageProtocol;
     use uefi_raw::protocol::media::{LoadFile2Protocol, LoadFileProtocol};
     use uefi_raw::table::boot::Tpl;
@@ -666,6 +669,169 @@ mod images {
         let load_file = (LoadFileProtocol::GUID, ptr::from_ref(&LOAD_FILE).cast_mut().cast());
         handle::install(core, Some(device), &[load_file]).unwrap();
         assert!(load(core, true, parent, Some(path), None).is_ok());
+    }
+
+    /// A volume on which every directory holds the directory "dir" and the file "file", read in pieces.
+    #[repr(C)]
+    struct Volume {
+        protocol: SimpleFileSystemProtocol,
+        open_files: std::cell::Cell<usize>,
+        data: Vec<u8>,
+    }
+
+    #[repr(C)]
+    struct OpenFile {
+        protocol: FileProtocolV1,
+        volume: *const Volume,
+        directory: bool,
+        position: usize,
+    }
+
+    impl Volume {
+        fn install(core: &Core, path: &crate::device_path::DevicePath, data: Vec<u8>) -> (Handle, *const Self) {
+            let protocol = SimpleFileSystemProtocol { revision: 0x1_0000, open_volume };
+            let volume = Box::into_raw(Box::new(Self { protocol, open_files: 0.into(), data }));
+            let interfaces = [
+                (DevicePathProtocol::GUID, path.as_ptr().cast_mut().cast()),
+                (SimpleFileSystemProtocol::GUID, volume.cast::<c_void>()),
+            ];
+            (handle::install(core, None, &interfaces).unwrap(), volume)
+        }
+
+        fn open(this: *const Self, directory: bool) -> *mut FileProtocolV1 {
+            // SAFETY: the tests' volumes are never freed.
+            let open = unsafe { &(*this).open_files };
+            open.set(open.get() + 1);
+            let protocol = FileProtocolV1 {
+                revision: FileProtocolRevision::REVISION_1,
+                open: open_file,
+                close,
+                delete: close,
+                read,
+                write,
+                get_position,
+                set_position,
+                get_info,
+                set_info,
+                flush: close,
+            };
+            Box::into_raw(Box::new(OpenFile { protocol, volume: this, directory, position: 0 })).cast()
+        }
+    }
+
+    unsafe extern "efiapi" fn open_volume(
+        this: *mut SimpleFileSystemProtocol,
+        root: *mut *mut FileProtocolV1,
+    ) -> Status {
+        // SAFETY: a place for it.
+        unsafe { root.write(Volume::open(this.cast(), true)) };
+        Status::SUCCESS
+    }
+
+    unsafe extern "efiapi" fn open_file(
+        this: *mut FileProtocolV1,
+        file: *mut *mut FileProtocolV1,
+        name: *const u16,
+        _: FileMode,
+        _: FileAttribute,
+    ) -> Status {
+        // SAFETY: an open file of this volume, and a name that ends with null.
+        let (volume, name) = unsafe {
+            let units: Vec<u16> = (0..).map(|n| name.add(n).read()).take_while(|unit| *unit != 0).collect();
+            ((*this.cast::<OpenFile>()).volume, String::from_utf16(&units).unwrap())
+        };
+        let directory = match name.as_str() {
+            "dir" => true,
+            "file" => false,
+            _ => return Status::NOT_FOUND,
+        };
+        // SAFETY: a place for it.
+        unsafe { file.write(Volume::open(volume, directory)) };
+        Status::SUCCESS
+    }
+
+    unsafe extern "efiapi" fn close(this: *mut FileProtocolV1) -> Status {
+        // SAFETY: opened by `open`.
+        let file = unsafe { Box::from_raw(this.cast::<OpenFile>()) };
+        // SAFETY: never freed.
+        let open = unsafe { &(*file.volume).open_files };
+        open.set(open.get() - 1);
+        Status::SUCCESS
+    }
+
+    unsafe extern "efiapi" fn read(this: *mut FileProtocolV1, size: *mut usize, buffer: *mut c_void) -> Status {
+        // SAFETY: an open file, and a buffer of this size.
+        unsafe {
+            let file = &mut *this.cast::<OpenFile>();
+            let rest = &(&(*file.volume).data)[file.position..];
+            let count = rest.len().min(*size).min(700);
+            buffer.cast::<u8>().copy_from_nonoverlapping(rest.as_ptr(), count);
+            file.position += count;
+            *size = count;
+        }
+        Status::SUCCESS
+    }
+
+    unsafe extern "efiapi" fn get_info(
+        this: *mut FileProtocolV1,
+        kind: *const Guid,
+        size: *mut usize,
+        buffer: *mut c_void,
+    ) -> Status {
+        // SAFETY: an open file, and a buffer of this size.
+        unsafe {
+            assert_eq!(*kind, FileInfo::ID);
+            // Longer than anybody expects at first.
+            if size.replace(3000) < 3000 {
+                return Status::BUFFER_TOO_SMALL;
+            }
+            let file = &*this.cast::<OpenFile>();
+            let info = buffer.cast::<FileInfo>();
+            (*info).file_size = (&(*file.volume).data).len() as u64;
+            (*info).attribute = if file.directory { FileAttribute::DIRECTORY } else { FileAttribute::empty() };
+        }
+        Status::SUCCESS
+    }
+
+    unsafe extern "efiapi" fn write(_: *mut FileProtocolV1, _: *mut usize, _: *const c_void) -> Status {
+        Status::UNSUPPORTED
+    }
+
+    unsafe extern "efiapi" fn get_position(_: *const FileProtocolV1, _: *mut u64) -> Status {
+        Status::UNSUPPORTED
+    }
+
+    unsafe extern "efiapi" fn set_position(_: *mut FileProtocolV1, _: u64) -> Status {
+        Status::UNSUPPORTED
+    }
+
+    unsafe extern "efiapi" fn set_info(_: *mut FileProtocolV1, _: *const Guid, _: usize, _: *const c_void) -> Status {
+        Status::UNSUPPORTED
+    }
+
+    #[test]
+    fn a_file_is_read_through_its_file_system_and_all_is_closed() {
+        let (core, _) = started();
+        let device = crate::device_path::DevicePathBuf::parse_text("PciRoot(0x0)").unwrap();
+        let device: &'static _ = Box::leak(Box::new(device));
+        let (handle, volume) = Volume::install(core, device, File::new().bytes());
+        let parent = core.images.with(|images| images.firmware());
+        let load = |text: &str| {
+            let path = crate::device_path::DevicePathBuf::parse_text(text).unwrap();
+            load(core, false, parent, Some(&path), None)
+        };
+        let image = load("PciRoot(0x0)/dir/file").unwrap();
+        // SAFETY: just loaded.
+        let (from, rest) = unsafe {
+            let loaded = &*protocol(core, image);
+            (loaded.device_handle, crate::device_path::DevicePath::from_ptr(loaded.file_path).unwrap())
+        };
+        assert_eq!((from, rest.to_text().as_str()), (handle, "dir/file"));
+        assert_eq!(load("PciRoot(0x0)/dir"), Err(LoadError::Directory));
+        assert_eq!(load("PciRoot(0x0)/dir/other"), Err(LoadError::NotFound));
+        assert_eq!(load("PciRoot(0x0)"), Err(LoadError::NotFound));
+        // SAFETY: never freed.
+        assert_eq!(unsafe { (*volume).open_files.get() }, 0);
     }
 
     #[test]
