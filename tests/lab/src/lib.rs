@@ -1,2 +1,26 @@
-//! Placeholder.
-#![cfg_attr(not(test), no_std)]
+//! The boot test lab: the real Xen hypervisor with a real Linux dom0 inside QEMU, and guest after guest in it.
+//!
+//! One run starts QEMU once ([`machine`]), talks to dom0 through a small agent and a shared folder ([`dom0`]), makes
+//! the disks a scenario asks for ([`disk`], [`mod@file`]), creates the guest with the stock `xl create` ([`guest`]) and
+//! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them
+//! and [`report`] says how it went. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
+//! [`packages`], made ready by [`dom0_image`], [`initrd`] and [`programs`], and kept in a [`cache`].
+
+pub mod cache;
+pub mod command;
+pub mod console;
+pub mod disk;
+pub mod dom0;
+pub mod dom0_image;
+pub mod file;
+pub mod guest;
+pub mod initrd;
+pub mod machine;
+pub mod packages;
+pub mod plain;
+pub mod programs;
+pub mod report;
+pub mod runner;
+pub mod scenario;
+pub mod session;
+pub mod uki;

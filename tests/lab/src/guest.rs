@@ -1,0 +1,351 @@
+//! One guest: its files into dom0, `xl create`, its console, and how it ended.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use regex::Regex;
+
+use crate::command;
+use crate::console::Log;
+use crate::dom0::Dom0;
+
+const MIB: usize = 1 << 20;
+const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Saving and restoring moves the guest's whole memory through dom0.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// What a guest is made from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name; unique among all guests of a machine.
+    pub name: String,
+    /// `pvh` or `hvm`.
+    pub kind: Kind,
+    /// Memory, MiB.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// The firmware or kernel on the host.
+    pub kernel: PathBuf,
+    /// What `ramdisk=` names, on the host.
+    pub ramdisk: Option<PathBuf>,
+    /// `cmdline=`.
+    pub command_line: Option<String>,
+    /// `on_reboot=`: `destroy` or `restart`.
+    pub on_reboot: String,
+    /// More lines of `xl.cfg`.
+    pub extra: Vec<String>,
+    /// Disks on the host.
+    pub disks: Vec<DiskFile>,
+}
+
+/// The kind of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `type="pvh"`, `kernel=` the firmware.
+    Pvh,
+    /// `type="hvm"`, the firmware through hvmloader.
+    Hvm,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone)]
+pub struct DiskFile {
+    /// The image on the host.
+    pub path: PathBuf,
+    /// Bytes of a sector.
+    pub sector_size: u64,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// Why a domain ended, as the toolstack was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// It powered off.
+    Poweroff,
+    /// It asked for a reboot.
+    Reboot,
+    /// It was suspended.
+    Suspend,
+    /// It crashed.
+    Crash,
+    /// Another reason of `public/sched.h`.
+    Other(u32),
+}
+
+/// A guest that was created.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    dom0: &'a Dom0,
+    config: Config,
+    /// Its PV console.
+    pub console: Log,
+    /// The hypervisor's log since its creation; lines `(dN)` are what it wrote to port 0xE9.
+    pub hypervisor: Log,
+}
+
+impl<'a> Guest<'a> {
+    /// Creates the guest and returns when the toolstack has started it.
+    ///
+    /// # Errors
+    /// Files cannot be copied, or `xl create` refuses.
+    pub fn create(dom0: &'a Dom0, config: Config) -> Result<Self> {
+        let name = &config.name;
+        let folder = dom0.share("guests").join(name);
+        fs::create_dir_all(&folder)?;
+        let hypervisor = Log::follow(&dom0.machine().path("serial.log"), length(&dom0.machine().path("serial.log")));
+        let mut script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\nfrom=/lab/guests/{name}\n");
+        copy(&config.kernel, &folder.join("kernel"))?;
+        script.push_str("cp $from/kernel .\n");
+        if let Some(ramdisk) = &config.ramdisk {
+            copy(ramdisk, &folder.join("ramdisk"))?;
+            script.push_str("cp $from/ramdisk .\n");
+        }
+        for (number, disk) in config.disks.iter().enumerate() {
+            script.push_str(&send_disk(disk, number, &folder)?);
+        }
+        command::write(&folder.join("xl.cfg"), config.text())?;
+        script.push_str("cp $from/xl.cfg .\n");
+        for (number, disk) in config.disks.iter().enumerate().filter(|(_, disk)| disk.sector_size != 512) {
+            script.push_str(&format!(
+                "loop=$(losetup -f --show -b {} disk{number}.img)\nsed -i \"s,@LOOP{number}@,$loop,\" xl.cfg\n",
+                disk.sector_size
+            ));
+        }
+        script.push_str("xl create xl.cfg\n");
+        let output = dom0.run(&script, CREATE_TIMEOUT)?;
+        fs::remove_dir_all(&folder)?;
+        let console = Log::follow(&dom0.share("log").join(format!("guest-{name}.log")), 0);
+        let guest = Self { dom0, config, console, hypervisor };
+        if output.status != 0 {
+            guest.destroy()?;
+            bail!("xl create failed: {}", output.text.trim());
+        }
+        Ok(guest)
+    }
+
+    /// Takes in what the logs have grown by, and says whether the domain has ended.
+    ///
+    /// # Errors
+    /// The machine died.
+    pub fn poll(&mut self) -> Result<Option<Shutdown>> {
+        let ended = self.shutdown();
+        self.console.poll()?;
+        self.hypervisor.poll()?;
+        Ok(ended)
+    }
+
+    /// Types `text` on its console.
+    ///
+    /// # Errors
+    /// The console is not there.
+    pub fn send(&self, text: &str) -> Result<()> {
+        // Octal for every byte: no shell, printf or terminal convention can change what arrives.
+        let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+        let name = &self.config.name;
+        let script = format!(
+            "set -e\ntty=$(xenstore-read /local/domain/$(xl domid {name})/console/tty)\nprintf '{octal}' >\"$tty\"\n"
+        );
+        self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop).context("cannot type on the guest's console")
+    }
+
+    /// Saves the guest to a file, which ends the domain, and restores it from there.
+    ///
+    /// # Errors
+    /// The toolstack's.
+    pub fn save_and_restore(&self) -> Result<()> {
+        let name = &self.config.name;
+        let script = format!("set -e\ncd /var/lab/{name}\nxl save {name} state\nxl restore state\nrm state\n");
+        self.dom0.run_well(&script, SAVE_TIMEOUT).map(drop)
+    }
+
+    /// Ends the domain, if it still is there, and removes its files from dom0.
+    ///
+    /// # Errors
+    /// The machine died.
+    pub fn destroy(&self) -> Result<()> {
+        let name = &self.config.name;
+        let script = format!(
+            "xl destroy {name} 2>/dev/null\n\
+             for loop in $(losetup -n -O NAME,BACK-FILE | sed -n 's,^\\([^ ]*\\) */var/lab/{name}/.*,\\1,p'); do \
+             losetup -d $loop; done\nrm -rf /var/lab/{name}\n"
+        );
+        self.dom0.run(&script, SHORT_TIMEOUT).map(drop)
+    }
+
+    /// Copies the guest's logs to `folder`.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn collect_logs(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let name = &self.config.name;
+        let log = self.dom0.share("log");
+        fs::copy(log.join(format!("guest-{name}.log")), folder.join("console.raw")).ok();
+        fs::copy(log.join(format!("xl-{name}.log")), folder.join("xl.log")).ok();
+        fs::copy(log.join(format!("qemu-dm-{name}.log")), folder.join("qemu-dm.log")).ok();
+        command::write(&folder.join("console.log"), self.console.text())?;
+        command::write(&folder.join("hypervisor.log"), self.hypervisor.text())?;
+        command::write(&folder.join("xl.cfg"), self.config.text())
+    }
+
+    /// How the domain ended, from the log of the `xl` that watches it.
+    fn shutdown(&self) -> Option<Shutdown> {
+        let log = self.dom0.share("log").join(format!("xl-{}.log", self.config.name));
+        last_shutdown(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))
+    }
+}
+
+impl Config {
+    /// The text of `xl.cfg`, with paths as dom0 sees them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let folder = format!("/var/lab/{}", self.name);
+        let mut lines = vec![format!("name={:?}", self.name)];
+        match self.kind {
+            Kind::Pvh => lines.extend([r#"type="pvh""#.to_owned(), format!(r#"kernel="{folder}/kernel""#)]),
+            Kind::Hvm => lines.extend([
+                r#"type="hvm""#.to_owned(),
+                r#"bios="ovmf""#.to_owned(),
+                format!(r#"bios_path_override="{folder}/kernel""#),
+                r#"vga="stdvga""#.to_owned(),
+                r#"serial="pty""#.to_owned(),
+            ]),
+        }
+        if self.ramdisk.is_some() {
+            lines.push(format!(r#"ramdisk="{folder}/ramdisk""#));
+        }
+        if let Some(command_line) = &self.command_line {
+            lines.push(format!("cmdline={command_line:?}"));
+        }
+        lines.push(format!("memory={}", self.memory));
+        lines.push(format!("vcpus={}", self.vcpus));
+        // See the machine's flags: dom0 has CPU 0, and an emulated RDTSCP is not to be trusted.
+        lines.extend([r#"cpus="1""#.to_owned(), r#"tsc_mode="native""#.to_owned()]);
+        lines.extend([r#"on_poweroff="destroy""#.to_owned(), r#"on_crash="destroy""#.to_owned()]);
+        lines.push(format!("on_reboot={:?}", self.on_reboot));
+        let disks: Vec<String> =
+            self.disks.iter().enumerate().map(|(number, disk)| disk.line(number, &folder)).collect();
+        lines.push(format!("disk=[{}]", disks.join(", ")));
+        lines.extend(self.extra.iter().cloned());
+        lines.join("\n") + "\n"
+    }
+}
+
+impl DiskFile {
+    fn line(&self, number: usize, folder: &str) -> String {
+        let letter = char::from(b'a' + u8::try_from(number).unwrap_or_default());
+        let access = if self.read_only { "r" } else { "w" };
+        if self.sector_size == 512 {
+            format!("'{folder}/disk{number}.img,raw,xvd{letter},{access}'")
+        } else {
+            format!("'phy:@LOOP{number}@,xvd{letter},{access}'")
+        }
+    }
+}
+
+/// Writes the parts of a disk that are not zero into the share; returns the commands that make the disk from them.
+fn send_disk(disk: &DiskFile, number: usize, folder: &Path) -> Result<String> {
+    let mut image = File::open(&disk.path).with_context(|| format!("cannot read {}", disk.path.display()))?;
+    let size = image.metadata()?.len();
+    let mut data = Vec::new();
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let mut chunk = vec![0; MIB];
+    for index in 0.. {
+        let filled = read_full(&mut image, &mut chunk)?;
+        if filled == 0 {
+            break;
+        }
+        if chunk[..filled].iter().any(|byte| *byte != 0) {
+            match runs.last_mut() {
+                Some((first, count)) if *first + *count == index => *count += 1,
+                _ => runs.push((index, 1)),
+            }
+            data.extend_from_slice(&chunk[..filled]);
+        }
+    }
+    command::write(&folder.join(format!("disk{number}.data")), &data)?;
+    let mut script = format!("truncate -s {size} disk{number}.img\n");
+    let mut skip = 0;
+    for (seek, count) in runs {
+        script.push_str(&format!(
+            "dd if=$from/disk{number}.data of=disk{number}.img bs=1M skip={skip} seek={seek} count={count} \
+             conv=notrunc status=none\n"
+        ));
+        skip += count;
+    }
+    Ok(script)
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// The last shutdown that an `xl` log tells of; the codes are those of `public/sched.h`.
+fn last_shutdown(text: &str) -> Option<Shutdown> {
+    let pattern = Regex::new(r"Domain \d+ has shut down, reason code (\d+)").ok()?;
+    let code = pattern.captures_iter(text).last()?.get(1)?.as_str().parse().ok()?;
+    Some(match code {
+        0 => Shutdown::Poweroff,
+        1 => Shutdown::Reboot,
+        2 => Shutdown::Suspend,
+        3 => Shutdown::Crash,
+        other => Shutdown::Other(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            name: "a".into(),
+            kind: Kind::Pvh,
+            memory: 512,
+            vcpus: 1,
+            kernel: "/x".into(),
+            ramdisk: None,
+            command_line: Some("say=\"hi\"".into()),
+            on_reboot: "destroy".into(),
+            extra: vec!["nomigrate=1".into()],
+            disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false }],
+        }
+    }
+
+    #[test]
+    fn a_disk_with_other_sectors_goes_through_a_loop_device() {
+        assert!(config().text().contains("'phy:@LOOP0@,xvda,w'"));
+    }
+
+    #[test]
+    fn quotes_in_the_command_line_are_escaped() {
+        assert!(config().text().contains(r#"cmdline="say=\"hi\"""#));
+    }
+
+    #[test]
+    fn the_last_shutdown_counts() {
+        let log = "Domain 1 has shut down, reason code 1 0x1\nDomain 2 has shut down, reason code 0 0x0\n";
+        assert_eq!(last_shutdown(log), Some(Shutdown::Poweroff));
+    }
+}

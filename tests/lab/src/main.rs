@@ -1,0 +1,426 @@
+//! The command `lab`: boot tests on the real hypervisor.
+
+use std::fs;
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use lab::cache::Cache;
+use lab::guest::{Config, DiskFile, Guest, Kind};
+use lab::machine::Machine;
+use lab::report::{Outcome, Report, Verdict};
+use lab::runner;
+use lab::scenario::{self, Scenario};
+use lab::session::Lab;
+
+/// Boots guests on the real Xen hypervisor inside QEMU and checks what they say.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "The cache is $OVMF_XEN_CACHE, else ~/.cache/ovmf-xen. OVMF_XEN_ACCEL=tcg or =kvm \
+overrides the probe of /dev/kvm."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Lists the scenarios.
+    List,
+    /// Runs scenarios (all when none is named) and reports.
+    Run(Run),
+    /// Starts Xen and dom0 and leaves them up, for `try`, `run`, `shell`.
+    Up(Up),
+    /// Ends the machine that `up` left.
+    Down,
+    /// Boots one guest with an ESP made from a folder and streams its console and its debug lines.
+    Try(Try),
+    /// Runs a shell command in dom0, or an interactive shell.
+    Shell {
+        /// The command; an interactive shell when it is missing.
+        command: Vec<String>,
+    },
+    /// Makes a scenario's disks in a folder, without booting anything.
+    Disks {
+        /// The scenario.
+        name: String,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Makes in the cache what is missing, and fetches the package index anew.
+    Update,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Scenarios; a name may end in `*`.
+    names: Vec<String>,
+    /// The firmware: OVMF.fd, or the folder it is in.
+    #[arg(long, default_value_os_t = default_firmware())]
+    image: PathBuf,
+    /// Where logs and report.json go.
+    #[arg(long, default_value_os_t = root().join("out/lab"))]
+    output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Up {
+    /// Memory for the biggest guest, MiB.
+    #[arg(long, default_value_t = 2048)]
+    memory: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct Try {
+    /// The firmware.
+    #[arg(long, default_value_os_t = default_firmware())]
+    image: PathBuf,
+    /// The folder whose content becomes the ESP; no disk when it is missing.
+    #[arg(long)]
+    files: Option<PathBuf>,
+    /// Puts this program (such as systemd-boot, shell, grub) at \EFI\BOOT\BOOTX64.EFI.
+    #[arg(long)]
+    program: Option<String>,
+    /// Takes disks, memory, command line from this scenario instead (its steps are not done).
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Ends the guest after this many seconds.
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+    /// Memory, MiB.
+    #[arg(long, default_value_t = 512)]
+    memory: u64,
+    /// Virtual CPUs.
+    #[arg(long, default_value_t = 1)]
+    vcpus: u32,
+    /// `cmdline=` of the guest.
+    #[arg(long)]
+    cmdline: Option<String>,
+    /// An HVM guest instead of a PVH one.
+    #[arg(long)]
+    hvm: bool,
+    /// Ends the guest as soon as its console shows this pattern.
+    #[arg(long)]
+    until: Option<String>,
+    /// Typed on the console: PATTERN=TEXT, typed once the console shows PATTERN; `\r` is the enter key.
+    #[arg(long)]
+    send: Vec<String>,
+    /// Shows all of the hypervisor's lines, not only the guest's debug output.
+    #[arg(long)]
+    verbose: bool,
+    /// Where the guest's logs go.
+    #[arg(long, default_value_os_t = root().join("out/lab/try"))]
+    output: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Action::List => list(),
+        Action::Run(run) => self::run(&run),
+        Action::Up(up) => self::up(&up),
+        Action::Down => down(),
+        Action::Try(arguments) => try_guest(&arguments),
+        Action::Shell { command } => shell(&command),
+        Action::Disks { name, folder } => disks(&name, &folder),
+        Action::Update => update(),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() -> Result<bool> {
+    for scenario in scenario::read_all(&scenarios())? {
+        println!("{:45} {}", scenario.name, scenario.description);
+    }
+    Ok(true)
+}
+
+fn run(arguments: &Run) -> Result<bool> {
+    let scenarios = select(&arguments.names)?;
+    let lab = Lab::open(firmware_folder(&arguments.image)?)?;
+    fs::create_dir_all(&arguments.output)?;
+    let mut report = Report::default();
+    let (guests, plain): (Vec<_>, Vec<_>) = scenarios.iter().partition(|scenario| scenario.needs_xen());
+    for scenario in plain {
+        report.add(runner::play(scenario, &lab.sources, None, &arguments.output));
+    }
+    run_guests(&lab, &guests, &arguments.output, &mut report)?;
+    report.finish(&arguments.output)?;
+    Ok(report.failed == 0)
+}
+
+fn run_guests(lab: &Lab, scenarios: &[&Scenario], output: &Path, report: &mut Report) -> Result<()> {
+    let Some(memory) = scenarios.iter().map(|scenario| scenario.memory).max() else { return Ok(()) };
+    let mut remaining = scenarios.iter();
+    // A machine that died is replaced once, so that one crash of QEMU does not hide what the other scenarios show.
+    for _ in 0..2 {
+        if remaining.len() == 0 {
+            break;
+        }
+        let (dom0, _lock) = lab.connect(lab.machine(memory)?)?;
+        for scenario in remaining.by_ref() {
+            let outcome = runner::play(scenario, &lab.sources, Some(&dom0), output);
+            report.add(outcome);
+            if dom0.machine().check().is_err() {
+                break;
+            }
+        }
+        fs::copy(dom0.machine().path("serial.log"), output.join("serial.log")).ok();
+    }
+    for scenario in remaining {
+        let verdict = Verdict::LabFailed("not run: the machine died twice".to_owned());
+        let logs = output.join(&scenario.name);
+        report.add(Outcome { name: scenario.name.clone(), verdict, retries: 0, seconds: 0.0, logs });
+    }
+    Ok(())
+}
+
+fn up(arguments: &Up) -> Result<bool> {
+    let lab = Lab::open(default_firmware_folder())?;
+    if let Some(machine) = Machine::running(&lab.cache) {
+        eprintln!("lab: already up, with {} MiB for guests", machine.guest_memory());
+        return Ok(true);
+    }
+    lab.start(arguments.memory, true)?;
+    Ok(true)
+}
+
+fn down() -> Result<bool> {
+    match Machine::running(&Cache::open()?) {
+        Some(machine) => machine.stop()?,
+        None => eprintln!("lab: nothing is up"),
+    }
+    Ok(true)
+}
+
+fn try_guest(arguments: &Try) -> Result<bool> {
+    let lab = Lab::open(firmware_folder(&arguments.image)?)?;
+    let config = try_config(&lab, arguments)?;
+    let until = arguments.until.as_deref().map(regex::bytes::Regex::new).transpose()?;
+    let mut sends = arguments.send.iter().map(|send| parse_send(send)).collect::<Result<Vec<_>>>()?.into_iter();
+    let (dom0, _lock) = lab.connect(lab.machine(config.memory)?)?;
+    let mut guest = Guest::create(&dom0, config)?;
+    let started = Instant::now();
+    let mut next = sends.next();
+    let reason = loop {
+        let ended = guest.poll()?;
+        show(&mut guest, arguments.verbose);
+        if let Some((pattern, text)) = &next
+            && guest.console.expect(pattern).is_some()
+        {
+            guest.send(text)?;
+            next = sends.next();
+        }
+        if let Some(how) = ended {
+            std::thread::sleep(Duration::from_millis(300));
+            guest.poll()?;
+            show(&mut guest, arguments.verbose);
+            break format!("domain ended: {how:?}");
+        }
+        if until.as_ref().is_some_and(|until| guest.console.contains(until).is_some()) {
+            break "seen what was waited for".to_owned();
+        }
+        if started.elapsed() > Duration::from_secs(arguments.timeout) {
+            break format!("still running, last line: {}", guest.console.last_lines(1));
+        }
+        dom0.machine().check()?;
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    eprintln!("lab: after {:.1} s {reason}; logs in {}", started.elapsed().as_secs_f32(), arguments.output.display());
+    guest.collect_logs(&arguments.output)?;
+    guest.destroy()?;
+    Ok(true)
+}
+
+fn show(guest: &mut Guest<'_>, verbose: bool) {
+    for line in guest.hypervisor.fresh() {
+        if verbose || line.contains("(d") {
+            println!("xen| {line}");
+        }
+    }
+    for line in guest.console.fresh() {
+        println!("{line}");
+    }
+}
+
+/// `PATTERN=TEXT`.
+fn parse_send(text: &str) -> Result<(regex::bytes::Regex, String)> {
+    let (pattern, text) = text.split_once('=').context("--send takes PATTERN=TEXT")?;
+    Ok((regex::bytes::Regex::new(pattern)?, text.replace("\\r", "\r").replace("\\e", "\x1b")))
+}
+
+fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
+    let mut disks = Vec::new();
+    let mut config = Config {
+        name: runner::unique_name("try", 0),
+        kind: if arguments.hvm { Kind::Hvm } else { Kind::Pvh },
+        memory: arguments.memory,
+        vcpus: arguments.vcpus,
+        kernel: arguments.image.clone(),
+        ramdisk: None,
+        command_line: arguments.cmdline.clone(),
+        on_reboot: "destroy".to_owned(),
+        extra: Vec::new(),
+        disks: Vec::new(),
+    };
+    if let Some(name) = &arguments.scenario {
+        let scenario = only(name)?;
+        config.memory = scenario.memory;
+        config.vcpus = scenario.vcpus;
+        config.command_line = config.command_line.or(scenario.cmdline);
+        config.extra = scenario.extra;
+        disks = scenario.disks;
+    }
+    if arguments.files.is_some() || arguments.program.is_some() {
+        let mut files = std::collections::BTreeMap::new();
+        if let Some(folder) = &arguments.files {
+            collect(folder, "", &mut files)?;
+        }
+        if let Some(program) = &arguments.program {
+            let source = lab::file::Content::Source(format!("program:{program}"));
+            files.insert("EFI/BOOT/BOOTX64.EFI".to_owned(), source);
+        }
+        disks = vec![lab::disk::Disk { files, size: 160, ..lab::disk::Disk::default() }];
+    }
+    for (number, disk) in disks.iter().enumerate() {
+        let path = lab.sources.scratch.join(format!("disk{number}.img"));
+        disk.write(&path, &lab.sources)?;
+        config.disks.push(DiskFile { path, sector_size: disk.sector_size, read_only: disk.read_only });
+    }
+    Ok(config)
+}
+
+fn collect(
+    folder: &Path,
+    prefix: &str,
+    files: &mut std::collections::BTreeMap<String, lab::file::Content>,
+) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            collect(&path, &format!("{name}/"), files)?;
+        } else {
+            files.insert(name, lab::file::Content::Source(format!("host:{}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+fn shell(command: &[String]) -> Result<bool> {
+    let cache = Cache::open()?;
+    let machine = Machine::running(&cache).context("nothing is up: lab up")?;
+    if command.is_empty() {
+        return interactive(&machine).map(|()| true);
+    }
+    let lab = Lab::open(default_firmware_folder())?;
+    let (dom0, _lock) = lab.connect(machine)?;
+    let output = dom0.run(&command.join(" "), Duration::from_secs(600))?;
+    print!("{}", output.text);
+    Ok(output.status == 0)
+}
+
+/// Connects the terminal to dom0's shell until Ctrl-] is typed.
+fn interactive(machine: &Machine) -> Result<()> {
+    const LEAVE: u8 = 0x1d;
+    let socket = UnixStream::connect(machine.path("shell.sock"))?;
+    let terminal = std::io::stdin().is_terminal();
+    eprintln!("lab: dom0's shell; Ctrl-] leaves");
+    if terminal {
+        Command::new("stty").args(["raw", "-echo"]).status()?;
+    }
+    let mut from = socket.try_clone()?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let mut out = std::io::stdout();
+            if out.write_all(&buffer[..count]).and_then(|()| out.flush()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut buffer = [0; 256];
+    (&socket).write_all(b"\r")?;
+    while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
+        if buffer[..count].contains(&LEAVE) {
+            break;
+        }
+        (&socket).write_all(&buffer[..count])?;
+    }
+    if terminal {
+        Command::new("stty").arg("sane").status()?;
+    }
+    Ok(())
+}
+
+fn disks(name: &str, folder: &Path) -> Result<bool> {
+    let scenario = only(name)?;
+    let lab = Lab::open(default_firmware_folder())?;
+    fs::create_dir_all(folder)?;
+    for (number, disk) in scenario.disks.iter().enumerate() {
+        let path = folder.join(format!("disk{number}.img"));
+        disk.write(&path, &lab.sources)?;
+        println!("{}", path.display());
+    }
+    Ok(true)
+}
+
+fn update() -> Result<bool> {
+    lab::packages::Apt::open(&Cache::open()?)?.update()?;
+    Lab::open(default_firmware_folder())?;
+    Ok(true)
+}
+
+fn select(names: &[String]) -> Result<Vec<Scenario>> {
+    let all = scenario::read_all(&scenarios())?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    for name in names {
+        if !all.iter().any(|scenario| matches(name, &scenario.name)) {
+            bail!("no scenario {name}: see `lab list`");
+        }
+    }
+    Ok(all.into_iter().filter(|scenario| names.iter().any(|name| matches(name, &scenario.name))).collect())
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
+}
+
+fn only(name: &str) -> Result<Scenario> {
+    select(&[name.to_owned()])?.into_iter().next().context("no scenario")
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn scenarios() -> PathBuf {
+    root().join("tests/scenarios")
+}
+
+fn default_firmware_folder() -> PathBuf {
+    root().join("out/ovmf-xen-pvh/FV")
+}
+
+fn default_firmware() -> PathBuf {
+    default_firmware_folder().join("OVMF.fd")
+}
+
+fn firmware_folder(image: &Path) -> Result<PathBuf> {
+    let folder = if image.is_dir() { Some(image) } else { image.parent() };
+    folder.map(Path::to_owned).context("the image is in no folder")
+}

@@ -1,0 +1,114 @@
+//! Real EFI programs from Debian packages, unpacked into the cache, and their names in scenarios.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::cache::{Cache, Key};
+use crate::packages::{Apt, unpack};
+
+/// A program by the name scenarios use, the package (and suite) it is in, and its path there.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    path: &'static str,
+}
+
+const PROGRAMS: [Program; 14] = [
+    Program {
+        name: "systemd-boot",
+        package: "systemd-boot-efi/trixie",
+        path: "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    },
+    Program {
+        name: "systemd-boot-252",
+        package: "systemd-boot-efi/bookworm",
+        path: "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    },
+    Program {
+        name: "systemd-stub",
+        package: "systemd-boot-efi/trixie",
+        path: "usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+    },
+    Program {
+        name: "grub",
+        package: "grub-efi-amd64-bin/trixie",
+        path: "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
+    },
+    Program {
+        name: "grub-2.06",
+        package: "grub-efi-amd64-bin/bookworm",
+        path: "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
+    },
+    Program {
+        name: "grub-signed",
+        package: "grub-efi-amd64-signed/trixie",
+        path: "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+    },
+    Program { name: "shim", package: "shim-signed/trixie", path: "usr/lib/shim/shimx64.efi.signed" },
+    Program {
+        name: "shim-mokmanager",
+        package: "shim-helpers-amd64-signed/trixie",
+        path: "usr/lib/shim/mmx64.efi.signed",
+    },
+    Program {
+        name: "shim-fallback",
+        package: "shim-helpers-amd64-signed/trixie",
+        path: "usr/lib/shim/fbx64.efi.signed",
+    },
+    Program { name: "shell", package: "efi-shell-x64/trixie", path: "usr/share/efi-shell-x64/shellx64.efi" },
+    Program { name: "shell-ia32", package: "efi-shell-ia32/trixie", path: "usr/share/efi-shell-ia32/shellia32.efi" },
+    Program { name: "ipxe", package: "ipxe/trixie", path: "boot/ipxe.efi" },
+    Program { name: "ipxe-snponly", package: "ipxe/trixie", path: "usr/lib/ipxe/snponly.efi" },
+    Program { name: "edk2", package: "ovmf/trixie", path: "usr/share/ovmf/OVMF.fd" },
+];
+
+/// The unpacked programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// The programs from the cache, fetched first when a package changed.
+    ///
+    /// # Errors
+    /// A package cannot be had.
+    pub fn get(cache: &Cache, apt: &Apt) -> Result<Self> {
+        let mut packages: Vec<&str> = PROGRAMS.iter().map(|program| program.package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        let mut key = Key::default();
+        for package in &packages {
+            for file in apt.alone(&[package])? {
+                key = key.with(package).with(file.file).with(file.digest);
+            }
+        }
+        let folder = cache.entry("programs", &key, |folder| {
+            for package in &packages {
+                for file in apt.download_alone(&[package])? {
+                    unpack(&file, &folder.join(package))?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// The file of a program.
+    ///
+    /// # Errors
+    /// The name is unknown; the message lists those that are known.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        match PROGRAMS.iter().find(|program| program.name == name) {
+            Some(program) => Ok(self.folder.join(program.package).join(program.path)),
+            None => bail!("no program {name}; known: {}", names().join(", ")),
+        }
+    }
+}
+
+/// The names scenarios can use.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    PROGRAMS.iter().map(|program| program.name).collect()
+}

@@ -1,0 +1,89 @@
+//! Opening the lab: cache, packages, dom0's image, programs, and the machine.
+
+use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::dom0::Dom0;
+use crate::dom0_image::Dom0Image;
+use crate::file::Sources;
+use crate::machine::{Machine, Wanted};
+use crate::packages::Apt;
+use crate::programs::Programs;
+
+/// What scenarios are made from, ready.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    /// The cache.
+    pub cache: Cache,
+    /// Debian's kernel, dom0, programs, and the firmware under test.
+    pub sources: Sources,
+}
+
+impl Lab {
+    /// Opens the cache and makes in it what is missing. `firmware` is the folder with `OVMF.fd`.
+    ///
+    /// # Errors
+    /// Packages cannot be had, or a host tool is missing.
+    pub fn open(firmware: PathBuf) -> Result<Self> {
+        let cache = Cache::open()?;
+        let apt = Apt::open(&cache).context("preparing packages")?;
+        let image = Dom0Image::get(&cache, &apt).context("preparing dom0's image")?;
+        let programs = Programs::get(&cache, &apt).context("preparing EFI programs")?;
+        let scratch = cache.path(&format!("scratch-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch)?;
+        Ok(Self { cache, sources: Sources { image, programs, firmware, scratch } })
+    }
+
+    /// The machine that is up, if it has room for a guest of `guest_memory` MiB; else a new one.
+    ///
+    /// # Errors
+    /// As [`Machine::start`]; or the machine that is up is too small.
+    pub fn machine(&self, guest_memory: u64) -> Result<Machine> {
+        match Machine::running(&self.cache) {
+            Some(machine) if machine.guest_memory() >= guest_memory => Ok(machine),
+            Some(machine) => bail!(
+                "the machine that is up has {} MiB for guests, {guest_memory} are needed: `lab down`, or `lab up --memory`",
+                machine.guest_memory()
+            ),
+            None => self.start(guest_memory, false),
+        }
+    }
+
+    /// Starts a machine, telling how long it took.
+    ///
+    /// # Errors
+    /// As [`Machine::start`].
+    pub fn start(&self, guest_memory: u64, stays_up: bool) -> Result<Machine> {
+        let started = Instant::now();
+        let machine = Machine::start(&self.cache, &self.sources.image, Wanted { guest_memory, stays_up })?;
+        eprintln!(
+            "lab: Xen and dom0 ready after {:.1} s ({:?})",
+            started.elapsed().as_secs_f32(),
+            machine.accelerator()
+        );
+        Ok(machine)
+    }
+
+    /// Waits until no other call of the lab uses the machine, then connects to its dom0.
+    ///
+    /// # Errors
+    /// dom0 does not answer.
+    pub fn connect(&self, machine: Machine) -> Result<(Dom0, File)> {
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(machine.path("guest.lock"))?;
+        if lock.try_lock().is_err() {
+            eprintln!("lab: waiting for another call of the lab to finish its guest");
+            lock.lock()?;
+        }
+        Ok((Dom0::connect(machine)?, lock))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.sources.scratch).ok();
+    }
+}
