@@ -16,6 +16,7 @@
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
 //! Nothing here waits without a deadline, needs interrupts, or sleeps a fixed time.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 

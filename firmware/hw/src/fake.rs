@@ -1,6 +1,7 @@
 //! Scripted stand-ins for the hardware traits.
 #![expect(clippy::expect_used, reason = "a fake is part of a test")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,49 @@ use core::ptr::NonNull;
 
 use crate::hypervisor::{DomainId, E820Entry, Errno, EventPort, Gfn, Hypervisor, Result, ShutdownReason};
 use crate::shared::{FrameAllocator, PAGE_SIZE, SharedPages};
+
+/// A global allocator for a test binary that tells whether code between two points allocates or frees. Fakes do not count.
+///
+/// ```ignore
+/// #[global_allocator]
+/// static ALLOCATOR: hw::fake::CountingAllocator = hw::fake::CountingAllocator;
+/// ```
+pub struct CountingAllocator;
+
+std::thread_local! {
+    /// Allocations and frees of this thread.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+impl CountingAllocator {
+    /// How often this thread has allocated or freed so far.
+    pub fn count() -> usize {
+        COUNT.get()
+    }
+
+    /// Runs `f` without counting.
+    pub fn uncounted<R>(f: impl FnOnce() -> R) -> R {
+        let before = COUNT.get();
+        let result = f();
+        COUNT.set(before);
+        result
+    }
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: forwarded.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: forwarded.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
 
 /// What a test does when the code under test sends an event: play the other domain.
 pub type NotifyHook = Box<dyn FnMut(&FakeHypervisor, EventPort)>;
@@ -83,7 +127,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn unmap(&self, gfn: Gfn) -> Result<()> {
-        self.mapped.borrow_mut().remove(&gfn.0).map(|_| ()).ok_or(Errno(22))
+        CountingAllocator::uncounted(|| self.mapped.borrow_mut().remove(&gfn.0)).map(|_| ()).ok_or(Errno(22))
     }
 
     fn grant_frames_max(&self) -> Result<u32> {
@@ -98,20 +142,23 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn notify(&self, port: EventPort) -> Result<()> {
-        self.sent.borrow_mut().push(port);
-        self.run_hook(port);
+        CountingAllocator::uncounted(|| {
+            self.sent.borrow_mut().push(port);
+            self.run_hook(port);
+        });
         Ok(())
     }
 
     fn close_port(&self, port: EventPort) -> Result<()> {
-        if self.open_ports.borrow_mut().remove(&port.0) { Ok(()) } else { Err(Errno(22)) }
+        let was_open = CountingAllocator::uncounted(|| self.open_ports.borrow_mut().remove(&port.0));
+        if was_open { Ok(()) } else { Err(Errno(22)) }
     }
 
     fn poll(&self, port: EventPort, deadline_ns: u64) -> Result<()> {
         // Time passes in steps, so that the other domain can act in between.
         let step = (deadline_ns.saturating_sub(self.time_ns.get()) / 1000).max(1_000_000);
         loop {
-            self.run_hook(port);
+            CountingAllocator::uncounted(|| self.run_hook(port));
             let now = self.time_ns.get();
             if self.pending.borrow().contains(&port.0) || now >= deadline_ns {
                 return Ok(());
@@ -130,7 +177,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn take_pending(&self, port: EventPort) -> bool {
-        self.pending.borrow_mut().remove(&port.0)
+        CountingAllocator::uncounted(|| self.pending.borrow_mut().remove(&port.0))
     }
 
     fn system_time_ns(&self) -> u64 {

@@ -61,7 +61,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Checks the values of [`KEYS`]; what is not there is `None`. `device_type` is from the frontend's directory.
+    /// Checks the values of the keys in `KEYS`, in that order; what is not there is `None`. `device_type` is from the frontend's directory.
     pub fn parse(values: &[Option<Vec<u8>>], device_type: &str) -> Result<Self, Reason> {
         let text = |key: &str| {
             let index = KEYS.iter().position(|other| *other == key)?;

@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
+use hw::fake::CountingAllocator;
+
 use super::*;
 use crate::bus::XenBus;
 use crate::domain::{MILLISECOND, SECOND};
-use crate::testing::{Fault, Vbd, World};
+use crate::testing::{Fault, Random, Vbd, World};
 
 const XVDA: u32 = 51712;
 
@@ -309,4 +311,50 @@ fn a_transfer_ends_where_memory_ends() {
     let into = memory(1 << 20, 0);
     disk.read(0, into).unwrap();
     assert!(*into == backend.disk.borrow()[..1 << 20]);
+}
+
+#[test]
+fn a_small_transfer_does_not_allocate() {
+    for path in BOTH {
+        let (_, _, _, mut disk) = connect(path);
+        let memory = memory(4096, 0);
+        disk.read(0, memory).unwrap();
+        let before = CountingAllocator::count();
+        disk.read(8, memory).unwrap();
+        disk.write(8, memory).unwrap();
+        disk.flush().unwrap();
+        assert_eq!(CountingAllocator::count() - before, 0, "{path:?}");
+    }
+}
+
+#[test]
+fn noise_in_the_ring_never_does_more_than_fail() {
+    let mut random = Random(0x1234_5678_9ABC_DEF1);
+    for round in 0..100 {
+        let path = BOTH[round % 2];
+        let (world, backend, bus, mut disk) = connect(path);
+        backend.fault.set(Fault::Silent);
+        let ring = backend.ring_head();
+        let mut serve = world.hypervisor.on_notify.take().unwrap();
+        let mut noise = Random(random.below(u64::MAX) | 1);
+        *world.hypervisor.on_notify.borrow_mut() = Some(Box::new(move |hypervisor, port| {
+            for _ in 0..noise.below(4) {
+                // Anywhere but the requests' producer, mostly near what is plausible.
+                let offset = 4 + noise.below(1023) as usize * 4 % 4092;
+                let value = if noise.below(2) == 0 { noise.below(4) } else { noise.below(1 << 32) };
+                ring.write_u32(offset, value as u32);
+            }
+            if noise.below(2) == 0 {
+                ring.write_u32(8, noise.below(8) as u32);
+            }
+            serve(hypervisor, port);
+        }));
+        for _ in 0..3 {
+            let _ =
+                disk.read(random.below(9000), memory(random.below(100) as usize * 512, random.below(4096) as usize));
+            let _ = disk.write(random.below(9000), memory(random.below(100) as usize * 512, 0));
+            let _ = disk.flush();
+        }
+        bus.hand_over();
+    }
 }

@@ -1,3 +1,4 @@
+use hw::fake::CountingAllocator;
 use services::block::{BlockDevice, BlockError};
 
 use super::*;
@@ -119,6 +120,22 @@ fn the_hand_over_leaves_nothing_behind() {
         assert_eq!(disks[0].read(0, &mut [0; 512]), Err(BlockError::Device));
         assert!(bus.connect_disks().is_empty());
         bus.hand_over();
+    }
+}
+
+#[test]
+fn the_hand_over_neither_allocates_nor_frees() {
+    for fault in [Fault::None, Fault::Stuck] {
+        let world = World::new(&[XVDA, XVDB], |_| {});
+        let bus = start(&world);
+        for disk in &mut bus.connect_disks() {
+            read_all(disk).unwrap();
+            disk.write(0, &[1; 512]).unwrap();
+        }
+        world.disks[0].fault.set(fault);
+        let before = CountingAllocator::count();
+        bus.hand_over();
+        assert_eq!(CountingAllocator::count() - before, 0, "{fault:?}");
     }
 }
 

@@ -5,13 +5,29 @@ mod xenstored;
 
 use std::rc::Rc;
 
-use hw::fake::{FakeFrames, FakeHypervisor};
+use hw::fake::{CountingAllocator, FakeFrames, FakeHypervisor};
 use hw::hypervisor::{EventPort, Gfn};
 use hw::shared::SharedPages;
 
 use crate::domain::Domain;
 pub use vbd::{Fault, Vbd};
 pub use xenstored::Xenstored;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Numbers without an order, the same in each run (xorshift).
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
 
 /// Makes a value of a test live for ever, as the firmware's own do.
 pub fn leak<T>(value: T) -> &'static T {

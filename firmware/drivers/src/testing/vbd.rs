@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use hw::fake::{FakeFrames, FakeHypervisor};
 use hw::hypervisor::{EventPort, Gfn};
@@ -10,6 +11,12 @@ use hw::shared::{PAGE_SIZE, SharedPages};
 
 use super::grant_entry;
 use super::xenstored::Store;
+
+/// The largest disk.
+const SECTORS_MAX: usize = 8192;
+/// What is on a disk: different in each sector. Made once, as that takes long in a debug build.
+static CONTENT: LazyLock<Vec<u8>> =
+    LazyLock::new(|| (0..SECTORS_MAX * 512).map(|byte| (byte / 512 * 31 + byte) as u8).collect());
 
 /// What a backend does wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,7 +117,7 @@ impl Vbd {
             store: store.clone(),
             front,
             back,
-            disk: RefCell::new((0..sectors * 512).map(|byte| (byte / 512 * 31 + byte) as u8).collect()),
+            disk: RefCell::new(CONTENT[..sectors * 512].to_vec()),
             fault: Cell::default(),
             delay: Cell::new(0),
             reverse: Cell::new(false),
@@ -132,6 +139,12 @@ impl Vbd {
 
     pub fn withhold(&self, key: &'static str) {
         self.offers.borrow_mut().remove(key);
+    }
+
+    /// The first page of the ring, once connected.
+    pub fn ring_head(&self) -> SharedPages {
+        let connection = self.connection.borrow();
+        FakeFrames::peer(connection.as_ref().expect("connected").ring[0].gfn(0))
     }
 
     fn state_of(&self, directory: &str) -> u32 {

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use hw::fake::FakeHypervisor;
 
 use super::*;
-use crate::testing::{Xenstored, domain};
+use crate::testing::{Random, Xenstored, domain};
 
 /// A connection to a daemon whose ring indices stand at `index`.
 fn connect_at(index: u32) -> (&'static FakeHypervisor, Rc<Xenstored>, Xenstore) {
@@ -304,5 +304,48 @@ fn decimal_numbers_are_digits_only_and_in_range() {
     assert_eq!(parse_decimal(b"18446744073709551615"), Some(u64::MAX));
     for text in [&b""[..], b"18446744073709551616", b"-1", b"+1", b" 1", b"1\0", b"0x10", b"000000000000000000001"] {
         assert_eq!(parse_decimal(text), None);
+    }
+}
+
+#[test]
+fn noise_from_the_daemon_never_does_more_than_fail() {
+    let mut random = Random(0xFEDC_BA98_7654_3211);
+    for _ in 0..300 {
+        let (hypervisor, daemon, mut store) = connect_at(random.below(1 << 32) as u32);
+        let watch = store.watch(STATE).unwrap();
+        let mut noise = Random(random.below(u64::MAX) | 1);
+        let mut serve = hypervisor.on_notify.take().unwrap();
+        let serving = daemon.clone();
+        serving.lenient.set(true);
+        // An index that is noise is a very long way off.
+        serving.chunk.set(2048);
+        *hypervisor.on_notify.borrow_mut() = Some(Box::new(move |hypervisor, port| {
+            match noise.below(8) {
+                0 => serving.page().write_u32(2048 + noise.below(7) as usize * 4, noise.below(1 << 32) as u32),
+                1 => serving.say(&noise.below(1 << 32).to_le_bytes()),
+                2 => {
+                    // A message that is whole but makes no sense.
+                    let length = noise.below(40);
+                    for word in [noise.below(18), noise.below(20), noise.below(2), length] {
+                        serving.say(&(word as u32).to_le_bytes());
+                    }
+                    for _ in 0..length {
+                        serving.say(&[noise.below(256) as u8]);
+                    }
+                }
+                _ => {}
+            }
+            hypervisor.time_ns.set(hypervisor.time_ns.get() + 100 * MILLISECOND);
+            serving.dead.set(noise.below(16) == 0);
+            serve(hypervisor, port);
+        }));
+        for _ in 0..10 {
+            let _ = store.read(NONE, STATE);
+            let _ = store.directory(NONE, Key::path("device"));
+            let _ = store.transaction(|store, transaction| store.write(transaction, STATE, b"1"));
+            let _ = store.wait_for_event(&[watch], hypervisor.time_ns.get() + SECOND);
+            store.take_event(watch);
+        }
+        store.shut_down(hypervisor.time_ns.get() + SECOND);
     }
 }
