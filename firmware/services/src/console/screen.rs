@@ -52,12 +52,14 @@ pub struct Screen {
     row: usize,
     attribute: Attribute,
     cursor_visible: bool,
+    /// Whether rows are the same here and on the terminal.
+    anchored: bool,
 }
 
 impl Screen {
     /// A screen in mode 0. Nothing is said to the terminal: what it shows stays.
     pub const fn new() -> Self {
-        Self { mode: 0, column: 0, row: 0, attribute: Attribute::DEFAULT, cursor_visible: true }
+        Self { mode: 0, column: 0, row: 0, attribute: Attribute::DEFAULT, cursor_visible: true, anchored: false }
     }
 
     /// Number of the mode.
@@ -126,7 +128,8 @@ impl Screen {
     pub fn clear(&mut self, out: &mut Vec<u8>) {
         self.attribute.select(out);
         out.extend_from_slice(b"\x1b[2J");
-        self.set_cursor(0, 0, out);
+        move_to(0, 0, out);
+        (self.column, self.row, self.anchored) = (0, 0, true);
     }
 
     /// Moves the cursor. Does nothing if the place is not on the screen.
@@ -135,12 +138,12 @@ impl Screen {
         if column >= columns || row >= rows {
             return;
         }
+        if self.anchored {
+            move_to(column, row, out);
+        } else {
+            move_by(row.cast_signed() - self.row.cast_signed(), column, out);
+        }
         (self.column, self.row) = (column, row);
-        out.extend_from_slice(b"\x1b[");
-        decimal(row + 1, out);
-        out.push(b';');
-        decimal(column + 1, out);
-        out.push(b'H');
     }
 
     /// Shows or hides the cursor.
@@ -178,7 +181,11 @@ impl Screen {
     /// The terminal scrolls by itself when its cursor is at the bottom.
     fn line_feed(&mut self, out: &mut Vec<u8>) {
         let (_, rows) = self.size();
-        self.row = (self.row + 1).min(rows - 1);
+        if self.row + 1 < rows {
+            self.row += 1;
+        } else {
+            self.anchored = false;
+        }
         out.push(b'\n');
     }
 
@@ -242,6 +249,25 @@ const fn width(character: char) -> usize {
     }
 }
 
+fn move_to(column: usize, row: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\x1b[");
+    decimal(row + 1, out);
+    out.push(b';');
+    decimal(column + 1, out);
+    out.push(b'H');
+}
+
+fn move_by(rows: isize, column: usize, out: &mut Vec<u8>) {
+    out.push(b'\r');
+    for (distance, letter) in [(rows.unsigned_abs(), if rows < 0 { b'A' } else { b'B' }), (column, b'C')] {
+        if distance > 0 {
+            out.extend_from_slice(b"\x1b[");
+            decimal(distance, out);
+            out.push(letter);
+        }
+    }
+}
+
 /// `number` in digits; rows and columns have three at most.
 fn decimal(number: usize, out: &mut Vec<u8>) {
     for divisor in [100, 10, 1] {
@@ -296,6 +322,13 @@ pub(super) mod tests {
                 ("2", 'J') => {
                     let (columns, rows) = (self.columns, self.cells.len());
                     self.cells = vec![vec![(' ', self.colours.clone()); columns]; rows];
+                }
+                (rows, 'A') => self.cursor.1 = self.cursor.1.saturating_sub(rows.parse().unwrap()),
+                (rows, 'B') => {
+                    self.cursor.1 = (self.cursor.1 + rows.parse::<usize>().unwrap()).min(self.cells.len() - 1);
+                }
+                (columns, 'C') => {
+                    self.cursor.0 = (self.cursor.0 + columns.parse::<usize>().unwrap()).min(self.columns - 1);
                 }
                 ("?25", 'h') => self.cursor_visible = true,
                 ("?25", 'l') => self.cursor_visible = false,
@@ -408,6 +441,45 @@ pub(super) mod tests {
         assert_eq!(both.model.line(0), "line 6");
     }
 
+    /// A shell's line editor goes back to where its line began.
+    #[test]
+    fn line_is_edited_in_place_on_any_terminal() {
+        for (rows, start) in [(25, 0), (25, 20), (24, 0), (60, 0), (60, 50), (30, 29)] {
+            for lines in [0, 3, 24, 25, 40, 100] {
+                let (mut screen, mut model) = (Screen::new(), Model::new(80, rows));
+                model.cursor.1 = start;
+                let mut out = Vec::new();
+                let write = |screen: &mut Screen, out: &mut Vec<u8>, text: &str| {
+                    screen.write(&text.encode_utf16().collect::<Vec<_>>(), out);
+                };
+                for line in 0..lines {
+                    write(&mut screen, &mut out, &format!("line {line}\r\n"));
+                }
+                write(&mut screen, &mut out, &("> ".to_string() + &"a".repeat(100)));
+                screen.set_cursor(2, screen.cursor().1 - 1, &mut out);
+                write(&mut screen, &mut out, "X");
+                screen.set_cursor(1, screen.cursor().1 + 1, &mut out);
+                write(&mut screen, &mut out, "Y");
+                model.feed(&out);
+                let row = model.cursor.1;
+                assert_eq!(model.line(row - 1), "> X".to_string() + &"a".repeat(77), "{rows} {start} {lines}");
+                assert_eq!(model.line(row), "aYaaaaaaaaaaaaaaaaaaaa", "{rows} {start} {lines}");
+            }
+        }
+    }
+
+    #[test]
+    fn cleared_screen_is_addressed_absolutely() {
+        let mut both = Both::new(80, 25);
+        both.model.cursor = (5, 20);
+        let mut out = Vec::new();
+        both.screen.clear(&mut out);
+        both.screen.set_cursor(3, 4, &mut out);
+        assert!(out.ends_with(b"\x1b[5;4H"));
+        both.model.feed(&out);
+        assert_eq!(both.model.cursor, (3, 4));
+    }
+
     #[test]
     fn line_feed_keeps_the_column_and_return_the_row() {
         let mut both = Both::new(80, 25);
@@ -510,7 +582,7 @@ pub(super) mod tests {
         both.run(|screen, out| screen.show_cursor(false, out));
         assert!(!both.model.cursor_visible);
         both.run(Screen::reset);
-        assert_eq!(both.screen, Screen::new());
+        assert_eq!(both.screen, Screen { anchored: true, ..Screen::new() });
         assert!(both.model.cursor_visible);
         assert_eq!(both.model.colours, "0;37;40");
     }
