@@ -14,7 +14,7 @@ use uefi_raw::protocol::device_path::DevicePathProtocol;
 use uefi_raw::{Boolean, Event, Guid, Handle, Status, guid};
 
 use super::gate::Gate;
-use super::misc::status;
+use super::misc::{is_ours, status};
 use crate::block::{BlockDevice, BlockError, Geometry};
 use crate::device_path::{DevicePath, DevicePathBuf};
 use crate::handle::OpenAttributes;
@@ -187,7 +187,7 @@ pub(crate) fn install(
 pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     let interface = api::protocol(handle, &BlockIoProtocol::GUID)?.cast::<BlockIoProtocol>();
     // SAFETY: what is installed under this GUID is this protocol.
-    if interface.is_null() || !ptr::fn_addr_eq(unsafe { (*interface).read_blocks }, read_blocks as ReadBlocks) {
+    if interface.is_null() || !is_ours(unsafe { (*interface).read_blocks } as *const (), read_blocks as *const ()) {
         return Err(Status::UNSUPPORTED);
     }
     let object = interface.cast::<Object>();
@@ -196,8 +196,6 @@ pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     drop(unsafe { Box::from_raw(object) });
     Ok(())
 }
-
-type ReadBlocks = unsafe extern "efiapi" fn(*const BlockIoProtocol, u32, Lba, usize, *mut c_void) -> Status;
 
 /// Checks a transfer as ReadBlocks and WriteBlocks demand; `None` for one of no length.
 fn check(media: &BlockIoMedia, media_id: u32, lba: Lba, size: usize, buffer: *const c_void) -> Result<Option<usize>> {

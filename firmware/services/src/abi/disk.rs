@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use core::ffi::c_void;
 use core::mem::offset_of;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use uefi_raw::protocol::block::BlockIoMedia;
 use uefi_raw::protocol::disk::{DiskIo2Protocol, DiskIo2Token, DiskIoProtocol};
@@ -12,7 +12,7 @@ use uefi_raw::{Guid, Handle, Status};
 
 use super::block::{self, block_result};
 use super::gate::Gate;
-use super::misc::status;
+use super::misc::{is_ours, status};
 use crate::block::{BlockDevice, BlockError, ByteDevice};
 use crate::handle::OpenAttributes;
 use crate::{Result, api};
@@ -56,7 +56,7 @@ pub(crate) fn install(handle: Handle, media_id: u32, device: Box<dyn ByteDevice>
 pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     let interface = api::protocol(handle, &DiskIoProtocol::GUID)?.cast::<DiskIoProtocol>();
     // SAFETY: what is installed under this GUID is this protocol.
-    if interface.is_null() || !ptr::fn_addr_eq(unsafe { (*interface).read_disk }, read_disk as ReadDisk) {
+    if interface.is_null() || !is_ours(unsafe { (*interface).read_disk } as *const (), read_disk as *const ()) {
         return Err(Status::UNSUPPORTED);
     }
     let object = interface.cast::<Object>();
@@ -65,8 +65,6 @@ pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     drop(unsafe { Box::from_raw(object) });
     Ok(())
 }
-
-type ReadDisk = unsafe extern "efiapi" fn(*const DiskIoProtocol, u32, u64, usize, *mut c_void) -> Status;
 
 /// Checks a transfer; `false` for one of no length.
 fn check(object: &Object, media_id: u32, size: usize, buffer: *const c_void) -> Result<bool> {

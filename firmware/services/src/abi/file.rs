@@ -21,7 +21,7 @@ use uefi_raw::time::{Daylight, Time};
 use uefi_raw::{Char16, Guid, Handle, Status};
 
 use super::gate::Gate;
-use super::misc::status;
+use super::misc::{is_ours, status};
 use crate::file::{Attributes, FileError, FileId, FileInfo, FileSystem, OpenMode, VolumeInfo};
 use crate::{Result, api};
 
@@ -81,7 +81,7 @@ pub(crate) fn install(handle: Handle, system: Box<dyn FileSystem>) -> Result<()>
 pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     let interface = api::protocol(handle, &SimpleFileSystemProtocol::GUID)?.cast::<SimpleFileSystemProtocol>();
     // SAFETY: what is installed under this GUID is this protocol.
-    if interface.is_null() || !ptr::fn_addr_eq(unsafe { (*interface).open_volume }, open_volume as OpenVolume) {
+    if interface.is_null() || !is_ours(unsafe { (*interface).open_volume } as *const (), open_volume as *const ()) {
         return Err(Status::UNSUPPORTED);
     }
     api::uninstall_protocol(handle, &SimpleFileSystemProtocol::GUID, interface.cast())?;
@@ -91,8 +91,6 @@ pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     drop(system);
     Ok(())
 }
-
-type OpenVolume = unsafe extern "efiapi" fn(*mut SimpleFileSystemProtocol, *mut *mut FileProtocolV1) -> Status;
 
 unsafe extern "efiapi" fn open_volume(this: *mut SimpleFileSystemProtocol, root: *mut *mut FileProtocolV1) -> Status {
     if this.is_null() || root.is_null() {
