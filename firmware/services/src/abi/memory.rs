@@ -315,4 +315,66 @@ mod tests {
         api::free_pages_in(&core, at, 1).unwrap();
         assert_eq!(seen.get(), 2);
     }
+
+    /// Pairs to time: `PAIRS=N`. The instructions of one pair are the difference of two runs under
+    /// `valgrind --tool=callgrind`, divided by the difference of their numbers.
+    fn pairs() -> usize {
+        fake::install();
+        // A map as long as it is when a loader runs.
+        for index in 0..150 {
+            let ty = if index % 2 == 0 { MemoryType::LOADER_DATA } else { MemoryType::BOOT_SERVICES_CODE };
+            api::allocate_pages(ty, 1 + index % 5).unwrap();
+            api::allocate_pool(ty, 40 * index as usize).unwrap();
+        }
+        std::env::var("PAIRS").map_or(1_000_000, |pairs| pairs.parse().unwrap())
+    }
+
+    fn time(what: &str, pairs: usize, mut pair: impl FnMut()) {
+        let start = std::time::Instant::now();
+        for _ in 0..pairs {
+            pair();
+        }
+        std::println!("{what}: {} ns a pair", start.elapsed().as_nanos() / pairs as u128);
+    }
+
+    #[test]
+    #[ignore = "a benchmark"]
+    fn benchmark_pool_pairs() {
+        let pairs = pairs();
+        time("AllocatePool and FreePool", pairs, || {
+            let mut block = ptr::null_mut();
+            // SAFETY: a place for a pointer.
+            assert_eq!(unsafe { allocate_pool(MemoryType::LOADER_DATA, 100, &mut block) }, Status::SUCCESS);
+            assert_eq!(free_pool(block), Status::SUCCESS);
+        });
+    }
+
+    #[test]
+    #[ignore = "a benchmark"]
+    fn benchmark_page_pairs() {
+        // Addresses as in a guest; nobody touches these pages.
+        let core = Core::new();
+        core.memory.with(|memory| {
+            memory.add(0..0xA_0000, MemoryType::CONVENTIONAL, RAM_CAPABILITIES).unwrap();
+            memory.add(0x10_0000..0x800_0000, MemoryType::CONVENTIONAL, RAM_CAPABILITIES).unwrap();
+            memory.add(0xFEFF_8000..0xFF00_0000, MemoryType::RESERVED, MemoryAttribute::empty()).unwrap();
+        });
+        let allocate = |ty, pages| api::allocate_pages_in(&core, Placement::Any, ty, pages).unwrap();
+        for index in 0..100 {
+            let ty = if index % 2 == 0 { MemoryType::LOADER_DATA } else { MemoryType::BOOT_SERVICES_DATA };
+            let at = allocate(ty, 1 + index % 5);
+            if index % 7 == 0 {
+                api::free_pages_in(&core, at, 1).unwrap();
+            }
+        }
+        let ranges = core.memory.with(|memory| memory.inventory().ranges);
+        std::println!("{ranges} ranges in the table");
+        for _ in 0..16 {
+            allocate(MemoryType::LOADER_DATA, 1);
+        }
+        time("AllocatePages and FreePages", pairs(), || {
+            let at = allocate(MemoryType::LOADER_DATA, 8);
+            api::free_pages_in(&core, at, 8).unwrap();
+        });
+    }
 }

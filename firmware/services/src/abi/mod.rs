@@ -44,5 +44,6 @@ pub fn start() -> Result<*mut SystemTable> {
     device_path::install()?;
     unicode::install()?;
     hii::install()?;
+    memory_attribute::install()?;
     Ok(system)
 }

@@ -171,6 +171,15 @@ pub(crate) fn free_pages_in(core: &Core, address: u64, pages: u64) -> Result<()>
 
 #[inline]
 pub(crate) fn allocate_pool_in(core: &Core, ty: MemoryType, size: usize) -> Result<NonNull<u8>> {
+    if let Some(block) = core.memory.with(|memory| memory.allocate_pool_quickly(ty, size)) {
+        return Ok(block);
+    }
+    allocate_pool_slowly(core, ty, size)
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_pool_slowly(core: &Core, ty: MemoryType, size: usize) -> Result<NonNull<u8>> {
     let (result, announce) = core.memory.with(|memory| {
         let result = memory.allocate_pool(ty, size);
         (result, memory.take_announcement())

@@ -42,6 +42,9 @@ const BINS: [(MemoryType, u64); 5] = [
     (MemoryType::ACPI_RECLAIM, 32),
 ];
 
+/// Powers of two of pages that [`Memory`] remembers the highest place of; the last one stands for all above, too.
+const SIZES: usize = 12;
+
 const fn bin_pages() -> u64 {
     let (mut sum, mut bin) = (0, 0);
     while bin < BINS.len() {
@@ -137,6 +140,9 @@ pub struct Memory {
     watched: bool,
     /// The entry of the last pool page a block was freed in.
     last_pool: usize,
+    /// By the power of two of a number of pages: no free range below 4 GiB of that many pages or more ends above this
+    /// address, the bins aside. The values fall from one to the next.
+    tops: [u64; SIZES],
 }
 
 impl Memory {
@@ -151,6 +157,7 @@ impl Memory {
             announced_key: 1,
             watched: false,
             last_pool: 0,
+            tops: [FOUR_GIB; SIZES],
         }
     }
 
@@ -183,6 +190,7 @@ impl Memory {
             State { capabilities, ty, owner: Owner::Platform, class: platform_class(ty) }
         };
         self.table.add(Entry { start, end, state });
+        self.tops = [FOUR_GIB; SIZES];
         self.key += 1;
         if free && start == 0 {
             // Page 0 stays unmapped while the firmware runs, so that null pointers fault; the OS may have it.
@@ -266,6 +274,15 @@ impl Memory {
         self.allocate_pool_aligned(ty, size, GRAIN)
     }
 
+    /// Allocates a block if that takes no more than a look at a slab; nothing means that [`Self::allocate_pool`] has to be
+    /// asked. The map does not change.
+    #[inline]
+    pub fn allocate_pool_quickly(&mut self, ty: MemoryType, size: usize) -> Option<NonNull<u8>> {
+        // Types that cannot be allocated have no slabs.
+        let class = pool::class_for(size, GRAIN)?;
+        if ty < MemoryType::MAX { self.pools.allocate(ty.0 as usize, class) } else { None }
+    }
+
     /// Allocates a block of any alignment (a power of two).
     ///
     /// # Errors
@@ -317,6 +334,7 @@ impl Memory {
                 // Without room in the table the page stays with the pools, of no use but no harm.
                 if self.make_room().is_ok() {
                     self.assign_all(page, page + PAGE, free_state);
+                    self.raise_tops(page);
                 }
                 Ok(Release::Done)
             }
@@ -420,18 +438,60 @@ impl Memory {
 
     /// The place for a new range: the entry and the address.
     #[inline]
-    fn find(&self, ty: MemoryType, bytes: u64, align: u64, limit: u64) -> Option<(usize, u64)> {
-        let bins = &self.bins;
+    fn find(&mut self, ty: MemoryType, bytes: u64, align: u64, limit: u64) -> Option<(usize, u64)> {
+        let bins = self.bins.clone();
         if !bins.is_empty()
             && let Some(bin) = self.bin_of(ty)
             && let Some(found) = self.find_in(bin, bytes, align, limit)
         {
             return Some(found);
         }
+        let size = size_of_run(bytes);
+        let top = self.tops[size];
+        // Only a search that leaves nothing out learns something, of ranges that are no smaller than what it looks for.
+        let exact = if bytes == PAGE << size { size } else { size + 1 };
+        let learns = limit >= top && align == PAGE && exact < SIZES;
+        for window in [bins.end.max(MIB)..top, MIB..bins.start.max(MIB).min(top)] {
+            if let Some((index, at)) = self.find_in(window, bytes, align, limit) {
+                if learns {
+                    self.lower_tops(exact, at + bytes);
+                }
+                return Some((index, at));
+            }
+        }
+        if learns {
+            self.lower_tops(exact, MIB);
+        }
         // The last one has the bins' unused parts, and ranges across the borders of the others.
-        [bins.end.max(MIB)..FOUR_GIB, MIB..bins.start.max(MIB), FOUR_GIB..u64::MAX, PAGE..MIB, PAGE..u64::MAX]
+        [FOUR_GIB..u64::MAX, PAGE..MIB, PAGE..u64::MAX]
             .into_iter()
             .find_map(|window| self.find_in(window, bytes, align, limit))
+    }
+
+    /// No free range of this size ends above `address`, and so none of a larger size.
+    #[inline]
+    fn lower_tops(&mut self, size: usize, address: u64) {
+        for top in &mut self.tops[size..] {
+            if *top <= address {
+                break;
+            }
+            *top = address;
+        }
+    }
+
+    /// The range that `address` is in has become free.
+    #[inline]
+    fn raise_tops(&mut self, address: u64) {
+        if let Some(index) = self.table.containing(address) {
+            let entry = self.table.entries()[index];
+            let end = entry.end.min(FOUR_GIB);
+            for top in self.tops[..=size_of_run(entry.end - entry.start)].iter_mut().rev() {
+                if *top >= end {
+                    break;
+                }
+                *top = end;
+            }
+        }
     }
 
     /// The highest free place in a window.
@@ -528,6 +588,7 @@ impl Memory {
         let ty = entry.state.ty;
         if end <= entry.end && entry.state.owner == owner && entry.state.class == Class::Data {
             self.table.assign(index, start, end, free_state(entry.state));
+            self.raise_tops(start);
             self.key += 1;
             return Ok(Release::Done);
         }
@@ -541,6 +602,7 @@ impl Memory {
             return Ok(Release::First(Change { address: start, pages: (end - start) / PAGE, protection }));
         }
         self.assign_all(start, end, free_state);
+        self.tops = [FOUR_GIB; SIZES];
         Ok(Release::Done)
     }
 
@@ -615,6 +677,7 @@ impl Memory {
         if let Some(old) = before.and_then(|address| self.table.containing(address)) {
             let entry = self.table.entries()[old];
             self.table.assign(old, entry.start, entry.end, free_state(entry.state));
+            self.raise_tops(entry.start);
         }
         Ok(())
     }
@@ -643,6 +706,12 @@ fn page_range(address: u64, pages: u64) -> Result<u64, Error> {
     let bytes = pages.checked_mul(PAGE).filter(|&bytes| bytes != 0).ok_or(Error::Range)?;
     let end = address.checked_add(bytes).ok_or(Error::Range)?;
     if address.is_multiple_of(PAGE) { Ok(end) } else { Err(Error::Range) }
+}
+
+/// The index into [`Memory`]'s highest places for a range of this many bytes, at least a page.
+#[inline]
+fn size_of_run(bytes: u64) -> usize {
+    ((bytes / PAGE).ilog2() as usize).min(SIZES - 1)
 }
 
 #[inline]

@@ -43,6 +43,24 @@ const fn capacity(class: usize) -> usize {
     (PAGE_SIZE - size_of::<Slab>()) / SIZES[class] as usize
 }
 
+/// Reciprocals of the block sizes, scaled so that [`index_of`] is exact within a page.
+static RECIPROCALS: [u32; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        table[class] = (1_u32 << RECIPROCAL_BITS).div_ceil(SIZES[class] as u32);
+        class += 1;
+    }
+    table
+};
+const RECIPROCAL_BITS: u32 = 24;
+
+/// Which block of its slab a byte is in, given its distance from the first block.
+#[inline]
+fn index_of(offset: u32, class: usize) -> u32 {
+    ((u64::from(offset) * u64::from(RECIPROCALS[class])) >> RECIPROCAL_BITS) as u32
+}
+
 /// Class by size in grains, rounded up.
 static CLASS_OF: [u8; LARGEST / GRAIN + 1] = {
     let mut table = [0; LARGEST / GRAIN + 1];
@@ -85,10 +103,12 @@ struct Slab {
     /// One bit per block, set while it is free.
     free: [u64; WORDS],
     free_count: u16,
+    capacity: u16,
+    /// Block size.
+    size: u16,
     class: u8,
     /// Index of the pool, not the memory type itself.
     pool: u8,
-    reserved: u32,
 }
 
 /// The slabs of one memory type.
@@ -181,7 +201,7 @@ impl Pools {
                 unsafe { (*slab_at(slab.next)).previous = 0 };
             }
         }
-        let offset = size_of::<Slab>() + (word * u64::BITS as usize + bit) * SIZES[class] as usize;
+        let offset = size_of::<Slab>() + (word * u64::BITS as usize + bit) * slab.size as usize;
         NonNull::new(ptr::with_exposed_provenance_mut(page as usize + offset))
     }
 
@@ -199,23 +219,24 @@ impl Pools {
                 Error::Corrupt(page)
             });
         }
-        let size = SIZES[class] as u32;
         let offset =
             ((address - page) as u32).checked_sub(size_of::<Slab>() as u32).ok_or(Error::NotABlock(address))?;
-        let index = offset / size;
-        if index * size != offset || index as usize >= capacity(class) {
+        let index = index_of(offset, class);
+        if index * u32::from(slab.size) != offset || index >= u32::from(slab.capacity) {
             return Err(Error::NotABlock(address));
         }
-        let (word, bit) = ((index / u64::BITS) as usize, 1 << (index % u64::BITS));
-        if slab.free[word] & bit != 0 {
+        let bit = 1 << (index % u64::BITS);
+        let word = slab.free.get_mut((index / u64::BITS) as usize).ok_or(Error::NotABlock(address))?;
+        if *word & bit != 0 {
             return Err(Error::DoubleFree(address));
         }
-        slab.free[word] |= bit;
+        *word |= bit;
         slab.free_count += 1;
-        let (pool, free_count) = (slab.pool as usize, slab.free_count as usize);
-        if free_count == 1 {
+        let alone = slab.next == 0 && slab.previous == 0;
+        let (pool, full_before, empty) = (slab.pool as usize, slab.free_count == 1, slab.free_count == slab.capacity);
+        if full_before {
             self.chain(pool, class, page);
-        } else if free_count == capacity(class) {
+        } else if empty && !alone {
             return Ok(self.retire(pool, class, page));
         }
         Ok(Freed::Kept)
@@ -233,9 +254,10 @@ impl Pools {
             previous: 0,
             free,
             free_count: capacity(class) as u16,
+            capacity: capacity(class) as u16,
+            size: SIZES[class],
             class: class as u8,
             pool: pool as u8,
-            reserved: 0,
         };
         // SAFETY: the page belongs to the pools and nothing is in it.
         unsafe { slab_at(page).write(slab) };
@@ -251,9 +273,10 @@ impl Pools {
             previous: 0,
             free: [0; WORDS],
             free_count: 0,
+            capacity: 0,
+            size: 0,
             class: IN_STOCK,
             pool: pool as u8,
-            reserved: 0,
         };
         // SAFETY: the page belongs to the pools and nothing is in it.
         unsafe { slab_at(page).write(slab) };
@@ -278,13 +301,10 @@ impl Pools {
         Some(page)
     }
 
-    /// The slab became empty: keep it if it is the only one of its class, else stock it or let it go.
+    /// A slab that is not the only one of its class became empty: put it into the stock or let it go.
     fn retire(&mut self, pool: usize, class: usize, page: u64) -> Freed {
         // SAFETY: the page belongs to the pools and begins with a header.
         let (next, previous) = unsafe { ((*slab_at(page)).next, (*slab_at(page)).previous) };
-        if next == 0 && previous == 0 {
-            return Freed::Kept;
-        }
         if previous == 0 {
             self.pools[pool].partial[class] = next;
         } else {
