@@ -9,7 +9,7 @@ use uefi_raw::{PhysicalAddress, Status};
 use crate::abi::CORE;
 use crate::api;
 use crate::memory::map::{DESCRIPTOR_SIZE, SPARE_DESCRIPTORS};
-use crate::memory::{Memory, Placement};
+use crate::memory::{GRAIN, Memory, Placement, Release};
 
 /// The firmware's heap: pools of boot services data. For `#[global_allocator]`.
 ///
@@ -21,18 +21,21 @@ pub struct Heap;
 unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = CORE
-            .memory
-            .with(|memory| memory.allocate_pool_aligned(MemoryType::BOOT_SERVICES_DATA, layout.size(), layout.align()));
-        match block {
-            Ok(allocation) => allocation.at.as_ptr(),
-            Err(_) => ptr::null_mut(),
-        }
+        let ty = MemoryType::BOOT_SERVICES_DATA;
+        let block = CORE.memory.with(|memory| {
+            let quickly = if layout.align() <= GRAIN { memory.allocate_pool_quickly(ty, layout.size()) } else { None };
+            quickly.or_else(|| memory.allocate_pool_aligned(ty, layout.size(), layout.align()).ok().map(|got| got.at))
+        });
+        block.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
-        if let Err(error) = CORE.memory.with(|memory| memory.free_pool(block as u64)) {
+        let address = block as u64;
+        let freed = CORE.memory.with(|memory| {
+            if memory.free_pool_quickly(address) { Ok(Release::Done) } else { memory.free_pool(address) }
+        });
+        if let Err(error) = freed {
             log::error!("heap: {error:x?}");
         }
     }

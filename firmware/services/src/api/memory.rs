@@ -199,11 +199,13 @@ fn allocate_pool_slowly(core: &Core, ty: MemoryType, size: usize) -> Result<NonN
 
 #[inline]
 pub(crate) fn free_pool_in(core: &Core, block: *mut u8) -> Result<()> {
+    if core.memory.with(|memory| memory.free_pool_quickly(block as u64)) {
+        return Ok(());
+    }
     free_with(core, |memory| memory.free_pool(block as u64))
 }
 
 /// Frees with `free`, making the pages ordinary in between if they are not.
-#[inline]
 fn free_with(core: &Core, free: impl Fn(&mut Memory) -> core::result::Result<Release, Error>) -> Result<()> {
     let (mut result, mut announce) = core.memory.with(|memory| (free(memory), memory.take_announcement()));
     if let Ok(Release::First(change)) = result {

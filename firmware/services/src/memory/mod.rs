@@ -307,34 +307,39 @@ impl Memory {
         }
     }
 
+    /// Frees a block if that takes no more than a look at its slab; false means that nothing was done and
+    /// [`Self::free_pool`] has to be asked. The map does not change.
+    #[inline]
+    pub fn free_pool_quickly(&mut self, address: u64) -> bool {
+        let entry = self.table.entries().get(self.last_pool);
+        entry.is_some_and(|e| e.start <= address && address < e.end && e.state.owner == Owner::Pool)
+            && self.pools.free_quickly(address)
+    }
+
     /// Frees a block of either kind.
     ///
     /// # Errors
     /// [`Error::NotInPool`], [`Error::NotABlock`], [`Error::DoubleFree`], [`Error::Corrupt`].
-    #[inline]
     pub fn free_pool(&mut self, address: u64) -> Result<Release, Error> {
-        let in_last = self
-            .table
-            .entries()
-            .get(self.last_pool)
-            .is_some_and(|e| e.start <= address && address < e.end && e.state.owner == Owner::Pool);
-        if !in_last {
-            let index = self.table.containing(address).ok_or(Error::NotInPool(address))?;
-            let entry = self.table.entries()[index];
-            match entry.state.owner {
-                Owner::Pool => self.last_pool = index,
-                Owner::LargePool if entry.start == address => return self.free_large(entry),
-                Owner::LargePool => return Err(Error::NotABlock(address)),
-                _ => return Err(Error::NotInPool(address)),
-            }
+        let index = self.table.containing(address).ok_or(Error::NotInPool(address))?;
+        let entry = self.table.entries()[index];
+        match entry.state.owner {
+            Owner::Pool => self.last_pool = index,
+            Owner::LargePool if entry.start == address => return self.free_large(entry),
+            Owner::LargePool => return Err(Error::NotABlock(address)),
+            _ => return Err(Error::NotInPool(address)),
         }
         match self.pools.free(address)? {
             Freed::Kept => Ok(Release::Done),
             Freed::Page(page) => {
                 // Without room in the table the page stays with the pools, of no use but no harm.
-                if self.make_room().is_ok() {
-                    self.assign_all(page, page + PAGE, free_state);
-                    self.raise_tops(page);
+                if self.make_room().is_ok()
+                    && let Some(index) = self.table.containing(page)
+                {
+                    let state = free_state(self.table.entries()[index].state);
+                    let free = self.table.assign(index, page, page + PAGE, state);
+                    self.raise_tops(free);
+                    self.key += 1;
                 }
                 Ok(Release::Done)
             }
@@ -479,18 +484,16 @@ impl Memory {
         }
     }
 
-    /// The range that `address` is in has become free.
+    /// Entry `index` is free, and larger than it was.
     #[inline]
-    fn raise_tops(&mut self, address: u64) {
-        if let Some(index) = self.table.containing(address) {
-            let entry = self.table.entries()[index];
-            let end = entry.end.min(FOUR_GIB);
-            for top in self.tops[..=size_of_run(entry.end - entry.start)].iter_mut().rev() {
-                if *top >= end {
-                    break;
-                }
-                *top = end;
+    fn raise_tops(&mut self, index: usize) {
+        let entry = self.table.entries()[index];
+        let end = entry.end.min(FOUR_GIB);
+        for top in self.tops[..=size_of_run(entry.end - entry.start)].iter_mut().rev() {
+            if *top >= end {
+                break;
             }
+            *top = end;
         }
     }
 
@@ -587,8 +590,8 @@ impl Memory {
         let entry = self.table.entries()[index];
         let ty = entry.state.ty;
         if end <= entry.end && entry.state.owner == owner && entry.state.class == Class::Data {
-            self.table.assign(index, start, end, free_state(entry.state));
-            self.raise_tops(start);
+            let free = self.table.assign(index, start, end, free_state(entry.state));
+            self.raise_tops(free);
             self.key += 1;
             return Ok(Release::Done);
         }
@@ -676,8 +679,8 @@ impl Memory {
         self.key += 1;
         if let Some(old) = before.and_then(|address| self.table.containing(address)) {
             let entry = self.table.entries()[old];
-            self.table.assign(old, entry.start, entry.end, free_state(entry.state));
-            self.raise_tops(entry.start);
+            let free = self.table.assign(old, entry.start, entry.end, free_state(entry.state));
+            self.raise_tops(free);
         }
         Ok(())
     }

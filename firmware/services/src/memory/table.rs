@@ -170,9 +170,9 @@ impl Table {
     }
 
     /// Gives the part `start` to `end` of entry `index` the state `state`, splitting and merging as needed. The part must
-    /// lie inside the entry, and there must be room for [`SPLIT`] more.
+    /// lie inside the entry, and there must be room for [`SPLIT`] more. Returns the entry that holds the part now.
     #[inline]
-    pub fn assign(&mut self, index: usize, start: u64, end: u64, state: State) {
+    pub fn assign(&mut self, index: usize, start: u64, end: u64, state: State) -> usize {
         let entries = self.entries_mut();
         let old = entries[index];
         debug_assert!(old.start <= start && start < end && end <= old.end);
@@ -188,6 +188,7 @@ impl Table {
             (true, true) => {
                 entries[index - 1].end = entries[index + 1].end;
                 self.remove(index, 2);
+                index - 1
             }
             (true, false) => {
                 entries[index - 1].end = end;
@@ -196,19 +197,22 @@ impl Table {
                 } else {
                     self.remove(index, 1);
                 }
+                index - 1
             }
             (false, true) => {
                 entries[index + 1].start = start;
                 if keeps_left {
                     entries[index].end = start;
+                    index + 1
                 } else {
                     self.remove(index, 1);
+                    index
                 }
             }
             (false, false) => {
                 let new = Entry { start, end, state };
                 if state == old.state && state.merges() {
-                    return;
+                    return index;
                 }
                 match (keeps_left, keeps_right) {
                     (false, false) => entries[index] = new,
@@ -226,6 +230,7 @@ impl Table {
                         self.insert(index + 1, new);
                     }
                 }
+                index + usize::from(keeps_left)
             }
         }
     }
