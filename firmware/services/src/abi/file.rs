@@ -102,13 +102,10 @@ unsafe extern "efiapi" fn open_volume(this: *mut SimpleFileSystemProtocol, root:
         Rc::increment_strong_count(volume);
         Rc::from_raw(volume)
     };
-    let opened = volume.with(|system| {
-        let id = system.open_root()?;
-        let writable = !system.volume().is_ok_and(|volume| volume.read_only);
-        Ok((id, writable))
-    });
-    status(opened.map(|(id, writable)| {
-        let file = File::hand_out(volume, id, writable, true);
+    let opened = volume.with(|system| Ok(system.open_root()?));
+    status(opened.map(|id| {
+        // What may be written the file system decides; asking it for facts about the volume may take long.
+        let file = File::hand_out(volume, id, true, true);
         // SAFETY: not null.
         unsafe { root.write(file) };
     }))
