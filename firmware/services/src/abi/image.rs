@@ -197,12 +197,14 @@ pub(crate) fn start(core: &Core, image: Handle) -> Result<Exit> {
     let context = &raw mut context;
     let system_table = core.tables.with(|tables| tables.system());
     let entry = core.images.with(|images| images.begin(image, context.cast()))?;
-    let tpl = core.events.with(|events| events.level());
+    let (tpl, floor) = core.events.with(|events| (events.level(), events.floor()));
 
     // SAFETY: the entry point of a loaded image; the context is this frame's, which waits.
     let status = unsafe { enter(pointer(entry).cast(), image, system_table.cast(), context) };
 
-    // It may have ended with any level raised, and a level can only be restored from above.
+    // It may have ended with any level raised, and a level can only be restored from above; by Exit even from within a
+    // notification.
+    core.events.with(|events| events.unwind(floor));
     raise_in(core, Tpl::HIGH_LEVEL);
     restore_in(core, tpl);
     let data = core.images.with(|images| images.end(image));

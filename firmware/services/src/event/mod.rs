@@ -447,6 +447,16 @@ impl Events {
         mem::replace(&mut self.level, Tpl::HIGH_LEVEL.0)
     }
 
+    /// The level of the innermost notification that runs, for [`Self::unwind`].
+    pub fn floor(&self) -> Tpl {
+        Tpl(self.floor)
+    }
+
+    /// Forgets the notifications that have begun to run since [`Self::floor`] was `floor`: an image has left them by Exit.
+    pub fn unwind(&mut self, floor: Tpl) {
+        self.floor = self.floor.min(floor.0);
+    }
+
     /// Whether a notification waits above the current level.
     #[inline]
     pub fn must_dispatch(&self) -> bool {

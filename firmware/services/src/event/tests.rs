@@ -114,6 +114,19 @@ fn a_level_that_a_notification_leaves_raised_or_lowers_is_put_right() {
 }
 
 #[test]
+fn a_notification_that_is_left_for_good_does_not_hold_the_level() {
+    let mut events = Events::new();
+    let mut notify = Notify::Closure(Box::new(|_| {}));
+    let event = events.create(EventType::NOTIFY_SIGNAL, Tpl::CALLBACK, &mut notify, None).unwrap();
+    let floor = events.floor();
+    events.signal(event).unwrap();
+    let _left = events.next_above(Tpl::APPLICATION.0);
+    assert_eq!(events.plan_restore(Tpl::APPLICATION, true).0, Tpl::CALLBACK.0);
+    events.unwind(floor);
+    assert_eq!(events.plan_restore(Tpl::APPLICATION, true).0, Tpl::APPLICATION.0);
+}
+
+#[test]
 fn a_notification_may_close_its_own_event() {
     let (core, _) = machine();
     let runs = Rc::new(Cell::new(0));
