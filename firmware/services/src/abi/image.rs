@@ -298,18 +298,14 @@ pub(super) fn register_firmware(core: &Core) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Makes runtime images writable again, which SetVirtualAddressMap needs: called by ExitBootServices, allocates nothing.
+/// Makes runtime images writable again, which SetVirtualAddressMap needs: called by ExitBootServices. Only pages whose
+/// access was changed before are touched, so that no page table has to be split, and nothing allocated.
 pub(super) fn unprotect_runtime_images(core: &Core) {
-    let next = |index| {
-        core.images.with(|images| {
-            let runtime = images.iter().filter(|i| i.subsystem == Subsystem::RuntimeDriver && !i.segments.is_empty());
-            runtime.map(|image| (image.base, image.size)).nth(index)
-        })
-    };
-    for (base, size) in (0..).map_while(next) {
-        let pages = size.div_ceil(PAGE_SIZE as u64);
-        if let Err(error) = core.hardware().protect(base, pages, crate::hardware::Protection::default()) {
-            log::warn!("runtime image at {base:#x} stays protected: {error}");
+    let segment = |index| core.images.with(|images| images.runtime_segments().get(index).copied());
+    for segment in (0..).map_while(segment) {
+        let ordinary = crate::hardware::Protection::default();
+        if let Err(error) = core.hardware().protect(segment.start, segment.pages, ordinary) {
+            log::warn!("runtime image at {:#x} stays protected: {error}", segment.start);
         }
     }
 }
