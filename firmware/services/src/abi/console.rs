@@ -348,7 +348,7 @@ unsafe extern "efiapi" fn register_key_notify(
     if !can_register(&key) {
         return Status::INVALID_PARAMETER;
     }
-    let registered = with(|consoles| consoles.register(target, key, function as usize));
+    let registered = with(|consoles| consoles.register(target, key, function as *const ()));
     status(registered.and_then(|number| {
         // SAFETY: not null, and a variable of the caller.
         unsafe { handle.write(core::ptr::without_provenance_mut(number)) };
@@ -469,7 +469,7 @@ fn watch(timer: Timer) -> Result<()> {
 fn deliver() {
     for due in CORE.consoles.with(|state| mem::take(&mut state.due)) {
         // SAFETY: registered as such a function.
-        let function = unsafe { mem::transmute::<usize, KeyNotifyFn>(due.function) };
+        let function = unsafe { mem::transmute::<*const (), KeyNotifyFn>(due.function) };
         // SAFETY: the key lives until the function returns; the rest is the promise of who registered it.
         let _ = unsafe { function(&due.key) };
     }

@@ -156,7 +156,7 @@ unsafe extern "efiapi" fn register_package_notify(
     }
     // SAFETY: null or a GUID of the caller.
     let guid = unsafe { optional_guid(guid) };
-    let number = CORE.hii.with(|hii| hii.register(kind, guid, function as usize, changes.0));
+    let number = CORE.hii.with(|hii| hii.register(kind, guid, function as *const (), changes.0));
     // SAFETY: not null, and a variable of the caller.
     unsafe { handle.write(ptr::without_provenance_mut(number)) };
     Status::SUCCESS
@@ -403,7 +403,7 @@ fn change<R>(f: impl FnOnce(&mut Hii) -> core::result::Result<R, HiiError>) -> R
 fn deliver(due: Vec<Due>) {
     for due in due {
         // SAFETY: registered as such a function.
-        let function = unsafe { mem::transmute::<usize, HiiDatabaseNotifyFn>(due.function) };
+        let function = unsafe { mem::transmute::<*const (), HiiDatabaseNotifyFn>(due.function) };
         let guid = due.guid.as_ref().map_or(ptr::null(), ptr::from_ref);
         let change = HiiDatabaseNotifyType(due.change as usize);
         // SAFETY: GUID and package live until the function returns; the rest is the promise of who registered it.

@@ -235,7 +235,7 @@ struct Notification {
     number: usize,
     target: Target,
     key: KeyData,
-    function: usize,
+    function: *const (),
 }
 
 impl Notification {
@@ -253,7 +253,7 @@ impl Notification {
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
     /// What was given to [`Consoles::register`].
-    pub function: usize,
+    pub function: *const (),
     /// The key.
     pub key: KeyData,
 }
@@ -424,7 +424,7 @@ impl Consoles {
 
     /// Registers `function` to be called for `key`. Returns the number of the registration, which is that of an earlier
     /// one if that was for the same.
-    pub fn register(&mut self, target: Target, key: KeyData, function: usize) -> usize {
+    pub fn register(&mut self, target: Target, key: KeyData, function: *const ()) -> usize {
         let same = |old: &&Notification| old.target == target && old.key == key && old.function == function;
         if let Some(old) = self.notifications.iter().find(same) {
             return old.number;

@@ -189,6 +189,10 @@ fn without_devices_nothing_happens() {
     assert_eq!(consoles.next_key(Target::All), None);
 }
 
+const fn function(number: usize) -> *const () {
+    core::ptr::without_provenance(number)
+}
+
 fn control_c(shift: KeyShiftState) -> KeyData {
     let mut key = KeyData { key: InputKey { scan_code: 0, unicode_char: b'c'.into() }, ..KeyData::default() };
     key.key_state.key_shift_state = shift;
@@ -200,18 +204,18 @@ fn registered_key_is_due_once_and_still_read() {
     let (mut consoles, wires) = terminals(1);
     let left = control_c(KeyShiftState::VALID | KeyShiftState::LEFT_CONTROL);
     let right = control_c(KeyShiftState::VALID | KeyShiftState::RIGHT_CONTROL);
-    consoles.register(Target::All, left, 1);
-    consoles.register(Target::All, right, 2);
+    consoles.register(Target::All, left, function(1));
+    consoles.register(Target::All, right, function(2));
     wires[0].type_keys(b"xc\x03");
     let due = consoles.poll(Target::All, 0);
-    assert_eq!(due.iter().map(|due| due.function).collect::<Vec<_>>(), [1]);
+    assert_eq!(due.iter().map(|due| due.function).collect::<Vec<_>>(), [function(1)]);
     assert_eq!(read_text(&mut consoles, Target::All), "xcc");
 }
 
 #[test]
 fn registration_without_state_means_any_state() {
     let (mut consoles, wires) = terminals(1);
-    consoles.register(Target::All, control_c(KeyShiftState::empty()), 1);
+    consoles.register(Target::All, control_c(KeyShiftState::empty()), function(1));
     wires[0].type_keys(b"c\x03");
     assert_eq!(consoles.poll(Target::All, 0).len(), 2);
 }
@@ -219,7 +223,7 @@ fn registration_without_state_means_any_state() {
 #[test]
 fn registration_at_one_device_is_for_that_device() {
     let (mut consoles, wires) = terminals(2);
-    consoles.register(Target::One(1), control_c(KeyShiftState::empty()), 1);
+    consoles.register(Target::One(1), control_c(KeyShiftState::empty()), function(1));
     wires[0].type_keys(b"c");
     assert_eq!(consoles.poll(Target::All, 0).len(), 0);
     wires[1].type_keys(b"c");
@@ -229,8 +233,8 @@ fn registration_at_one_device_is_for_that_device() {
 #[test]
 fn registration_ends() {
     let (mut consoles, wires) = terminals(1);
-    let number = consoles.register(Target::All, control_c(KeyShiftState::empty()), 1);
-    assert_eq!(consoles.register(Target::All, control_c(KeyShiftState::empty()), 1), number);
+    let number = consoles.register(Target::All, control_c(KeyShiftState::empty()), function(1));
+    assert_eq!(consoles.register(Target::All, control_c(KeyShiftState::empty()), function(1)), number);
     assert_eq!(consoles.unregister(Target::All, number), Ok(()));
     assert_eq!(consoles.unregister(Target::All, number), Err(ConsoleError::NotRegistered));
     assert!(!consoles.has_notifications());

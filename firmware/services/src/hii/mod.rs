@@ -73,7 +73,7 @@ pub const ALL_CHANGES: usize = 0xF;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Due {
     /// What was given to [`Hii::register`].
-    pub function: usize,
+    pub function: *const (),
     /// Type of the package.
     pub kind: PackageType,
     /// Its GUID, if its type is that.
@@ -100,7 +100,7 @@ struct Registration {
     number: usize,
     kind: PackageType,
     guid: Option<Guid>,
-    function: usize,
+    function: *const (),
     changes: usize,
 }
 
@@ -181,7 +181,7 @@ impl Hii {
     }
 
     /// Registers `function` for changes of packages of this type (any for [`PackageType::ALL`]) and GUID.
-    pub fn register(&mut self, kind: PackageType, guid: Option<Guid>, function: usize, changes: usize) -> usize {
+    pub fn register(&mut self, kind: PackageType, guid: Option<Guid>, function: *const (), changes: usize) -> usize {
         let number = self.next_number();
         self.registrations.push(Registration { number, kind, guid, function, changes });
         number

@@ -6,6 +6,10 @@ use super::*;
 const LIST_GUID: Guid = guid!("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1");
 const OTHER_GUID: Guid = guid!("11111111-2222-3333-4444-555555555555");
 
+const fn function(number: usize) -> *const () {
+    core::ptr::without_provenance(number)
+}
+
 fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
@@ -197,15 +201,15 @@ fn lists_are_found_and_removed() {
 #[test]
 fn changes_are_told_to_who_asked() {
     let mut hii = Hii::new();
-    let number = hii.register(PackageType::STRINGS, None, 1, Change::NewPack as usize);
-    hii.register(PackageType::GUID, Some(OTHER_GUID), 2, Change::RemovePack as usize);
-    hii.register(PackageType::GUID, Some(LIST_GUID), 3, ALL_CHANGES);
+    let number = hii.register(PackageType::STRINGS, None, function(1), Change::NewPack as usize);
+    hii.register(PackageType::GUID, Some(OTHER_GUID), function(2), Change::RemovePack as usize);
+    hii.register(PackageType::GUID, Some(LIST_GUID), function(3), ALL_CHANGES);
     let bytes = list(&[english(), package(PackageType::GUID, &OTHER_GUID.to_bytes())]);
     let (id, due) = hii.add(&bytes, 0, None).unwrap();
     assert_eq!(due.len(), 1);
-    assert_eq!((due[0].function, due[0].package.clone(), due[0].list), (1, english(), id));
+    assert_eq!((due[0].function, due[0].package.clone(), due[0].list), (function(1), english(), id));
     let due = hii.remove(id).unwrap();
-    assert_eq!(due.iter().map(|due| due.function).collect::<Vec<_>>(), [2]);
+    assert_eq!(due.iter().map(|due| due.function).collect::<Vec<_>>(), [function(2)]);
     hii.unregister(number).unwrap();
     assert_eq!(hii.unregister(number), Err(HiiError::NotFound));
     assert!(hii.add(&bytes, 0, None).unwrap().1.is_empty());
