@@ -58,10 +58,12 @@ impl Machine {
         machine
     }
 
-    /// Stops the timer for good: the operating system takes over.
+    /// Leaves the CPU to the operating system: no timer, no protection. Loaders put their last pieces of code anywhere in free
+    /// memory and run them on the firmware's page tables.
     pub fn quiesce(&self) {
         self.deadline.set(None);
         self.apic.quiesce();
+        self.page_tables.with(PageTables::lift);
     }
 
     /// Lets the timer fire at `time`, or as late as its counter reaches.

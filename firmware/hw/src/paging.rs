@@ -149,6 +149,18 @@ impl PageTables {
         Ok(Access::of(self.read(self.leaf(address).0)))
     }
 
+    /// Lets everything be read, written and executed. Nothing is split or allocated.
+    pub fn lift(&mut self) {
+        let mut address = 0;
+        while address < self.top {
+            let (slot, size) = self.leaf(address);
+            let entry = self.read(slot);
+            self.write(slot, entry & !Flags::NO_EXECUTE.bits() | (Flags::PRESENT | Flags::WRITABLE).bits());
+            address += size;
+        }
+        flush_all();
+    }
+
     /// The entry that maps `address`, and how much it maps.
     fn leaf(&self, address: u64) -> (u64, u64) {
         let mut table = self.root;
@@ -234,6 +246,12 @@ fn flush(address: u64) {
     let _ = address;
 }
 
+/// Drops all that the CPU remembers of the tables.
+fn flush_all() {
+    #[cfg(target_os = "none")]
+    x86_64::instructions::tlb::flush_all();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +302,17 @@ mod tests {
         assert_eq!(tables.access(0), Ok(Access::NONE));
         tables.protect(0, 1, Access::DATA).unwrap();
         assert_eq!(tables.access(0), Ok(Access::DATA));
+    }
+
+    #[test]
+    fn lifting_opens_every_page() {
+        let mut tables = tables(PageTables::tables_for(GIB_1 * 2, false) + 2, GIB_1 * 2, false);
+        tables.protect(0, 1, Access::NONE).unwrap();
+        tables.protect(GIB_1, 3, Access::CONSTANT).unwrap();
+        tables.lift();
+        for address in [0, PAGE, GIB_1, GIB_1 + 3 * PAGE, GIB_1 * 2 - PAGE] {
+            assert_eq!(tables.access(address), Ok(Access { present: true, writable: true, executable: true }));
+        }
     }
 
     #[test]
