@@ -24,7 +24,10 @@ impl log::Log for Logger {
 
     fn log(&self, record: &log::Record<'_>) {
         // Nothing to be done if the port fails, and it cannot.
-        let _ = writeln!(DebugPort, "ovmf-xen: {}: {}", record.level(), record.args());
+        let microseconds = crate::timeline::nanoseconds() / 1000;
+        let (level, text) = (record.level(), record.args());
+        let _ =
+            writeln!(DebugPort, "ovmf-xen [{:4}.{:03} ms] {level}: {text}", microseconds / 1000, microseconds % 1000);
     }
 
     fn flush(&self) {}

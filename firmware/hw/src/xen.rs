@@ -90,12 +90,17 @@ impl Xen {
         Ok(())
     }
 
-    /// Takes the shared info page out of the guest's memory again, for the hand-over to the operating system.
+    /// Takes the shared info page out of the guest's memory again, for the hand-over to the operating system: no event is
+    /// left pending in it, as Xen keeps its content.
     pub fn detach_shared_info(&self) -> Result<()> {
-        match &self.shared_info {
-            Some(page) => self.unmap(page.gfn(0)),
-            None => Ok(()),
+        let Some(page) = &self.shared_info else { return Ok(()) };
+        for word in (offset_of!(abi::shared_info, evtchn_pending)..offset_of!(abi::shared_info, evtchn_mask)).step_by(8)
+        {
+            page.write_u64(word, 0);
         }
+        page.write_u64(offset_of!(abi::vcpu_info, evtchn_pending_sel), 0);
+        page.write_u8(offset_of!(abi::vcpu_info, evtchn_upcall_pending), 0);
+        self.unmap(page.gfn(0))
     }
 
     /// The clock parameters Xen keeps for this CPU; a consistent snapshot.
