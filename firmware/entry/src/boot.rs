@@ -31,10 +31,6 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let domain = Domain { hypervisor: xen.xen, frames };
 
     must("system table", abi::start());
-    must("device path protocols", abi::device_path::install());
-    must("collation protocol", abi::unicode::install());
-    must("HII protocols", abi::hii::install());
-    must("memory attribute protocol", abi::memory_attribute::install());
     timeline::mark("services");
 
     let console = console::start(domain);

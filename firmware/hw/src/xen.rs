@@ -87,7 +87,9 @@ impl Xen {
     pub fn attach_shared_info(&mut self, page: SharedPages) -> Result<()> {
         self.map_shared_info(page.gfn(0))?;
         self.shared_info = Some(page);
-        Ok(())
+        // Xen chooses the page's layout, 32 or 64 bit, and fills in the wall clock, when this parameter is set; hvmloader has
+        // left the other layout behind. The value 0 is the one there is: events interrupt nothing.
+        self.set_hvm_param(abi::HVM_PARAM_CALLBACK_IRQ, 0)
     }
 
     /// Takes the shared info page out of the guest's memory again, for the hand-over to the operating system: no event is
