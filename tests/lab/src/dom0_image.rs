@@ -158,7 +158,10 @@ fn configure(root: &Path) -> Result<()> {
         [("usr/bin/awk", "mawk"), ("usr/bin/sh", "dash"), ("var/run", "/run"), ("var/lock", "/run/lock")]
     {
         let link = root.join(link);
-        if fs::symlink_metadata(&link).is_err() {
+        if link.is_dir() && !link.is_symlink() {
+            fs::remove_dir_all(&link)?;
+        }
+        if !link.is_symlink() {
             symlink(target, link)?;
         }
     }

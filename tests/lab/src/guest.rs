@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use regex::Regex;
 
 use crate::command;
@@ -35,8 +35,8 @@ pub struct Config {
     pub ramdisk: Option<PathBuf>,
     /// `cmdline=`.
     pub command_line: Option<String>,
-    /// `on_reboot=`: `destroy` or `restart`.
-    pub on_reboot: String,
+    /// Whether it is created again when it reboots.
+    pub restart: bool,
     /// More lines of `xl.cfg`.
     pub extra: Vec<String>,
     /// Disks on the host.
@@ -90,11 +90,12 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Creates the guest and returns when the toolstack has started it.
+    /// Creates the guest and returns when the toolstack has started it. The inner error is what `xl create` says when
+    /// it refuses.
     ///
     /// # Errors
-    /// Files cannot be copied, or `xl create` refuses.
-    pub fn create(dom0: &'a Dom0, config: Config) -> Result<Self> {
+    /// Files cannot be copied, or the machine died.
+    pub fn create(dom0: &'a Dom0, config: Config) -> Result<Result<Self, String>> {
         let name = &config.name;
         let folder = dom0.share("guests").join(name);
         fs::create_dir_all(&folder)?;
@@ -124,9 +125,9 @@ impl<'a> Guest<'a> {
         let guest = Self { dom0, config, console, hypervisor };
         if output.status != 0 {
             guest.destroy()?;
-            bail!("xl create failed: {}", output.text.trim());
+            return Ok(Err(format!("xl create failed: {}", output.text.trim())));
         }
-        Ok(guest)
+        Ok(Ok(guest))
     }
 
     /// Takes in what the logs have grown by, and says whether the domain has ended.
@@ -197,7 +198,9 @@ impl<'a> Guest<'a> {
     /// How the domain ended, from the log of the `xl` that watches it.
     fn shutdown(&self) -> Option<Shutdown> {
         let log = self.dom0.share("log").join(format!("xl-{}.log", self.config.name));
-        last_shutdown(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))
+        let how = last_shutdown(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))?;
+        let comes_back = how == Shutdown::Reboot && self.config.restart;
+        (!comes_back).then_some(how)
     }
 }
 
@@ -228,7 +231,7 @@ impl Config {
         // See the machine's flags: dom0 has CPU 0, and an emulated RDTSCP is not to be trusted.
         lines.extend([r#"cpus="1""#.to_owned(), r#"tsc_mode="native""#.to_owned()]);
         lines.extend([r#"on_poweroff="destroy""#.to_owned(), r#"on_crash="destroy""#.to_owned()]);
-        lines.push(format!("on_reboot={:?}", self.on_reboot));
+        lines.push(format!("on_reboot={:?}", if self.restart { "restart" } else { "destroy" }));
         let disks: Vec<String> =
             self.disks.iter().enumerate().map(|(number, disk)| disk.line(number, &folder)).collect();
         lines.push(format!("disk=[{}]", disks.join(", ")));
@@ -327,7 +330,7 @@ mod tests {
             kernel: "/x".into(),
             ramdisk: None,
             command_line: Some("say=\"hi\"".into()),
-            on_reboot: "destroy".into(),
+            restart: false,
             extra: vec!["nomigrate=1".into()],
             disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false }],
         }

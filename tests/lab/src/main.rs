@@ -46,6 +46,12 @@ enum Action {
         /// The command; an interactive shell when it is missing.
         command: Vec<String>,
     },
+    /// Plays scenarios with EDK2's firmware in plain QEMU: whether disks and expectations are right, without Xen and
+    /// without the firmware under test. What only Xen or our firmware says is not seen there.
+    Reference {
+        /// Scenarios; a name may end in `*`.
+        names: Vec<String>,
+    },
     /// Makes a scenario's disks in a folder, without booting anything.
     Disks {
         /// The scenario.
@@ -127,6 +133,7 @@ fn main() -> ExitCode {
         Action::Down => down(),
         Action::Try(arguments) => try_guest(&arguments),
         Action::Shell { command } => shell(&command),
+        Action::Reference { names } => reference(&names),
         Action::Disks { name, folder } => disks(&name, &folder),
         Action::Update => update(),
     };
@@ -211,7 +218,7 @@ fn try_guest(arguments: &Try) -> Result<bool> {
     let until = arguments.until.as_deref().map(regex::bytes::Regex::new).transpose()?;
     let mut sends = arguments.send.iter().map(|send| parse_send(send)).collect::<Result<Vec<_>>>()?.into_iter();
     let (dom0, _lock) = lab.connect(lab.machine(config.memory)?)?;
-    let mut guest = Guest::create(&dom0, config)?;
+    let mut guest = Guest::create(&dom0, config)?.map_err(anyhow::Error::msg)?;
     let started = Instant::now();
     let mut next = sends.next();
     let reason = loop {
@@ -271,7 +278,7 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
         kernel: arguments.image.clone(),
         ramdisk: None,
         command_line: arguments.cmdline.clone(),
-        on_reboot: "destroy".to_owned(),
+        restart: false,
         extra: Vec::new(),
         disks: Vec::new(),
     };
@@ -281,6 +288,7 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
         config.vcpus = scenario.vcpus;
         config.command_line = config.command_line.or(scenario.cmdline);
         config.extra = scenario.extra;
+        config.restart = scenario.restart;
         disks = scenario.disks;
     }
     if arguments.files.is_some() || arguments.program.is_some() {
@@ -363,6 +371,17 @@ fn interactive(machine: &Machine) -> Result<()> {
         Command::new("stty").arg("sane").status()?;
     }
     Ok(())
+}
+
+fn reference(names: &[String]) -> Result<bool> {
+    let lab = Lab::open(default_firmware_folder())?;
+    let output = root().join("out/lab/reference");
+    let mut report = Report::default();
+    for scenario in select(names)? {
+        report.add(runner::play(&scenario.as_reference(), &lab.sources, None, &output));
+    }
+    report.finish(&output)?;
+    Ok(report.failed == 0)
 }
 
 fn disks(name: &str, folder: &Path) -> Result<bool> {

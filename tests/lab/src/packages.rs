@@ -50,14 +50,10 @@ impl Apt {
         }
         command::write(&apt.root.join("state/status"), "")?;
         command::write(&apt.root.join("etc/preferences"), preferences())?;
-        let sources = sources(&mirror()?);
-        let list = apt.root.join("etc/sources.list");
-        let changed = fs::read_to_string(&list).ok().as_deref() != Some(&sources);
-        command::write(&list, sources)?;
         match apt.index_age() {
-            Some(age) if age < INDEX_AGE && !changed => {}
-            Some(_) if !changed => apt.update().unwrap_or_else(|error| eprintln!("lab: package index kept: {error:#}")),
-            _ => apt.update()?,
+            Some(age) if age < INDEX_AGE => {}
+            Some(_) => apt.update().unwrap_or_else(|error| eprintln!("lab: package index kept: {error:#}")),
+            None => apt.update()?,
         }
         Ok(apt)
     }
@@ -68,6 +64,7 @@ impl Apt {
     /// apt's.
     pub fn update(&self) -> Result<()> {
         eprintln!("lab: fetching the package index of {}", SUITES.join(", "));
+        command::write(&self.root.join("etc/sources.list"), sources(&mirror()?))?;
         command::output(self.apt("apt-get").args(["update", "-qq"]))?;
         fs::remove_dir_all(self.root.join("resolved"))?;
         fs::create_dir_all(self.root.join("resolved"))?;

@@ -1,7 +1,10 @@
-//! QEMU without Xen, started with the firmware as its kernel: what the firmware says where it does not belong.
+//! QEMU without Xen. Started with the firmware as its kernel: what the firmware says where it does not belong. Started
+//! with EDK2's firmware: whether a scenario's disks and expectations are right.
 
 use std::fs::File;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -10,13 +13,16 @@ use crate::console::Log;
 use crate::guest::{DiskFile, Shutdown};
 use crate::machine::QEMU;
 use crate::runner::Subject;
-use crate::scenario::Scenario;
+use crate::scenario::{Kind, Scenario};
 
 /// A plain machine; ends with the value.
 #[derive(Debug)]
 pub struct PlainQemu {
     child: Child,
     console: Log,
+    socket: PathBuf,
+    /// Connected when something is typed for the first time.
+    input: Option<UnixStream>,
 }
 
 impl PlainQemu {
@@ -32,13 +38,25 @@ impl PlainQemu {
         qemu.args(["--pdeathsig", "KILL", QEMU, "-accel", "tcg", "-machine", "q35", "-display", "none"]);
         qemu.args(["-monitor", "none", "-net", "none", "-no-reboot", "-m", &scenario.memory.to_string()]);
         qemu.args(["-smp", &scenario.vcpus.to_string()]);
-        qemu.arg("-serial").arg(format!("file:{}", serial.display())).arg("-kernel").arg(kernel);
-        for disk in disks {
-            qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.path.display()));
+        let socket = std::env::temp_dir().join(format!("lab-{}.sock", std::process::id()));
+        std::fs::remove_file(&socket).ok();
+        qemu.arg("-chardev").arg(format!(
+            "socket,id=serial,server=on,wait=off,path={},logfile={}",
+            socket.display(),
+            serial.display()
+        ));
+        qemu.args(["-serial", "chardev:serial"]);
+        qemu.arg(if scenario.kind == Kind::Reference { "-bios" } else { "-kernel" }).arg(kernel);
+        for (number, disk) in disks.iter().enumerate() {
+            let sector = disk.sector_size;
+            qemu.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk{number}", disk.path.display()));
+            qemu.arg("-device").arg(format!(
+                "virtio-blk-pci,drive=disk{number},logical_block_size={sector},physical_block_size={sector}"
+            ));
         }
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        Ok(Self { child, console: Log::follow(&serial, 0) })
+        Ok(Self { child, console: Log::follow(&serial, 0), socket, input: None })
     }
 }
 
@@ -53,8 +71,22 @@ impl Subject for PlainQemu {
         &mut self.console
     }
 
-    fn send(&mut self, _text: &str) -> Result<()> {
-        bail!("nothing can be typed on a plain machine")
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        if self.input.is_none() {
+            let socket = UnixStream::connect(&self.socket).context("the serial port cannot be reached")?;
+            // Unread output would hold the machine up; the log has it all.
+            let mut output = socket.try_clone()?;
+            std::thread::spawn(move || while matches!(output.read(&mut [0; 4096]), Ok(1..)) {});
+            self.input = Some(socket);
+        }
+        if let Some(input) = &mut self.input {
+            input.write_all(text.as_bytes())?;
+        }
+        Ok(())
     }
 
     fn save_and_restore(&mut self) -> Result<()> {
@@ -66,5 +98,6 @@ impl Drop for PlainQemu {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        std::fs::remove_file(&self.socket).ok();
     }
 }

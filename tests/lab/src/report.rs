@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::command;
-use crate::runner::last_console_lines;
+use crate::runner::last_lines;
 
 /// How a scenario went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,8 +66,8 @@ impl Report {
             Some(reason) => {
                 self.failed += 1;
                 println!("    {reason}");
-                for line in last_console_lines(&outcome.logs).lines() {
-                    println!("    | {line}");
+                for line in last_lines(&outcome.logs) {
+                    println!("    {line}");
                 }
                 println!("    logs: {}", outcome.logs.display());
             }

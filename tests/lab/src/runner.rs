@@ -22,6 +22,10 @@ const RETRIES: u32 = 1;
 const DRAIN: Duration = Duration::from_millis(500);
 /// Lines of the console that a failure shows.
 const SHOWN_LINES: usize = 25;
+/// Lines of the guest's debug output that a failure shows.
+const SHOWN_DEBUG_LINES: usize = 12;
+/// What the firmware writes to its debug port when it cannot go on.
+const FAULTS: [&str; 2] = ["FAULT:", "panicked at"];
 
 /// The machine side of a scenario: what steps need of a guest, wherever it runs.
 pub trait Subject {
@@ -32,6 +36,8 @@ pub trait Subject {
     fn poll(&mut self) -> Result<Option<Shutdown>>;
     /// The console.
     fn console(&mut self) -> &mut Log;
+    /// A fault that the firmware told of elsewhere than on the console.
+    fn fault(&self) -> Option<String>;
     /// Types text.
     ///
     /// # Errors
@@ -51,6 +57,13 @@ impl Subject for Guest<'_> {
 
     fn console(&mut self) -> &mut Log {
         &mut self.console
+    }
+
+    fn fault(&self) -> Option<String> {
+        let text = self.hypervisor.text();
+        text.lines()
+            .find(|line| line.contains("(d") && FAULTS.iter().any(|fault| line.contains(fault)))
+            .map(str::to_owned)
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
@@ -92,7 +105,7 @@ impl Attempt<'_> {
         let disks = self.make_disks()?;
         let kernel = self.make_file("kernel", &Content::Source(self.scenario.kernel.clone()))?;
         match (self.scenario.kind, self.dom0) {
-            (scenario::Kind::PlainQemu, _) => {
+            (scenario::Kind::PlainQemu | scenario::Kind::Reference, _) => {
                 let mut machine = PlainQemu::start(&kernel, self.scenario, &disks, self.logs)?;
                 self.judge(&mut machine)
             }
@@ -104,7 +117,10 @@ impl Attempt<'_> {
     fn play_guest(&self, dom0: &Dom0, kernel: PathBuf, disks: Vec<DiskFile>) -> Result<Verdict> {
         let ramdisk = self.scenario.ramdisk.as_ref().map(|content| self.make_file("ramdisk", content)).transpose()?;
         let config = config(self.scenario, unique_name(&self.scenario.name, self.number), kernel, ramdisk, disks);
-        let mut guest = Guest::create(dom0, config)?;
+        let mut guest = match Guest::create(dom0, config)? {
+            Ok(guest) => guest,
+            Err(reason) => return Ok(Verdict::Failed(reason)),
+        };
         let verdict = self.judge(&mut guest);
         guest.poll()?;
         guest.collect_logs(self.logs)?;
@@ -157,7 +173,7 @@ fn config(
         kernel,
         ramdisk,
         command_line: scenario.cmdline.clone(),
-        on_reboot: if scenario.restart { "restart" } else { "destroy" }.to_owned(),
+        restart: scenario.restart,
         extra: scenario.extra.clone(),
         disks,
     }
@@ -251,6 +267,9 @@ impl Steps<'_> {
     }
 
     fn check_forbidden(&mut self) -> Result<(), String> {
+        if let Some(fault) = self.subject.fault() {
+            return Err(format!("the firmware faulted: {fault}"));
+        }
         let console = self.subject.console();
         match self.forbidden.iter().find_map(|pattern| console.contains(pattern)) {
             Some(found) => Err(format!("forbidden: {found}")),
@@ -273,11 +292,16 @@ fn is_known_flake(hypervisor: &Log) -> bool {
     hypervisor.text().contains("Triple fault - invoking HVM shutdown action")
 }
 
-/// The last lines of a console log, for a failure's report.
+/// The last lines of the console and of the guest's debug output, for a failure's report.
 #[must_use]
-pub fn last_console_lines(logs: &Path) -> String {
-    let text = std::fs::read(logs.join("console.log")).unwrap_or_default();
-    command::last_lines(String::from_utf8_lossy(&text).trim_end(), SHOWN_LINES)
+pub fn last_lines(logs: &Path) -> Vec<String> {
+    let read = |name: &str| String::from_utf8_lossy(&std::fs::read(logs.join(name)).unwrap_or_default()).into_owned();
+    let console = command::last_lines(read("console.log").trim_end(), SHOWN_LINES);
+    let hypervisor = read("hypervisor.log");
+    let debug: Vec<&str> = hypervisor.lines().filter(|line| line.contains("(d")).collect();
+    let debug = &debug[debug.len().saturating_sub(SHOWN_DEBUG_LINES)..];
+    let console = console.lines().map(|line| format!("console| {line}"));
+    console.chain(debug.iter().map(|line| format!("debug  | {line}"))).collect()
 }
 
 fn now() -> u64 {

@@ -67,6 +67,9 @@ pub enum Kind {
     Hvm,
     /// QEMU without Xen, `-kernel` the firmware; the console is the serial port.
     PlainQemu,
+    /// QEMU without Xen, EDK2's firmware as its BIOS: see [`Scenario::as_reference`].
+    #[serde(skip)]
+    Reference,
 }
 
 /// One thing done or expected, and how long it may take.
@@ -177,7 +180,25 @@ impl Scenario {
     /// Whether it needs Xen.
     #[must_use]
     pub fn needs_xen(&self) -> bool {
-        self.kind != Kind::PlainQemu
+        matches!(self.kind, Kind::Pvh | Kind::Hvm)
+    }
+
+    /// The scenario as far as EDK2's firmware in plain QEMU can play it: disks have virtio's names, and nothing is
+    /// said of how the machine ends or of what our boot manager prints.
+    #[must_use]
+    pub fn as_reference(&self) -> Self {
+        let mut reference = self.clone();
+        reference.kind = Kind::Reference;
+        reference.kernel = "program:edk2".to_owned();
+        reference.steps.retain_mut(|step| match &mut step.action {
+            Action::Expect { pattern, .. } => {
+                *pattern = pattern.replace("name=xvd", "name=vd").replace("ovmf-xen", ".*");
+                !pattern.contains("xvd") && !pattern.contains("Nothing left")
+            }
+            Action::Send(_) | Action::Pause(_) => true,
+            Action::State(_) | Action::SaveRestore => false,
+        });
+        reference
     }
 }
 
