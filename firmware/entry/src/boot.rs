@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::cell::RefCell;
 
 use bootmgr::live::{self, Host};
 use drivers::bus::{Handover, XenBus};
@@ -15,7 +14,9 @@ use services::Handle;
 use services::abi;
 use services::device_path::DevicePath;
 use services::hardware::{Hardware, Reset};
+use uefi_raw::table::boot::Tpl;
 use uefi_raw::time::Time;
+use uefi_raw::{Guid, guid};
 
 use crate::acpi::BootPerformance;
 use crate::frames::Frames;
@@ -23,6 +24,9 @@ use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
 use crate::{acpi, console, runtime_driver, timeline};
+
+/// `EFI_EVENT_GROUP_BEFORE_EXIT_BOOT_SERVICES` (UEFI 2.10 §7.1.2).
+const BEFORE_EXIT_BOOT_SERVICES: Guid = guid!("8be0e274-3970-4b44-80c5-1ab9502f3bfc");
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -43,11 +47,11 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
 
     let diagnosis = must("file system drivers", fs::bindings::install(now));
     let bus = start_bus(domain);
-    prepare_hand_over(Handover { bus: bus.clone(), console }, &xen, machine);
+    prepare_hand_over(Handover { bus: bus.clone(), console }, &xen, machine, performance);
     services::api::connect_all();
     timeline::mark("devices");
 
-    let host = BootHost { platform: start.platform, bus, diagnosis, performance: RefCell::new(performance) };
+    let host = BootHost { platform: start.platform, bus, diagnosis, performance };
     live::boot(&host);
     nothing_left(&host.platform, machine)
 }
@@ -67,11 +71,24 @@ fn start_bus(domain: Domain) -> Option<Rc<XenBus>> {
 
 /// What ExitBootServices does to the machine: devices first, as closing them needs clock and events, then the shared page, then
 /// the timer.
-fn prepare_hand_over(handover: Handover, xen: &AttachedXen, machine: &'static Machine) {
+fn prepare_hand_over(
+    handover: Handover,
+    xen: &AttachedXen,
+    machine: &'static Machine,
+    performance: Option<BootPerformance>,
+) {
     let xen = xen.xen;
+    let note = move |moment| {
+        if let Some(mut performance) = performance {
+            performance.note(moment, timeline::nanoseconds());
+        }
+    };
+    let entry = Box::new(move |_| note(Moment::ExitEntry));
+    should("boot performance", services::api::create_group_event(&BEFORE_EXIT_BOOT_SERVICES, Tpl::NOTIFY, entry));
     services::api::at_exit_boot_services(Box::new(move || {
         handover.run();
         machine.quiesce();
+        note(Moment::ExitDone);
         if let Err(error) = xen.detach_shared_info() {
             log::warn!("the shared info page stays mapped: {error}");
         }
@@ -96,12 +113,12 @@ struct BootHost {
     platform: Platform,
     bus: Option<Rc<XenBus>>,
     diagnosis: Diagnosis,
-    performance: RefCell<Option<BootPerformance>>,
+    performance: Option<BootPerformance>,
 }
 
 impl BootHost {
     fn note(&self, moment: Moment) {
-        if let Some(performance) = self.performance.borrow_mut().as_mut() {
+        if let Some(mut performance) = self.performance {
             performance.note(moment, timeline::nanoseconds());
         }
     }

@@ -12,12 +12,11 @@ const RECORD: usize = 48;
 const POINTER_TYPE: u16 = 0;
 const DATA_TYPE: u16 = 2;
 
-/// A moment that the FBPT holds. The value is the offset of its field in the table.
+/// A moment that the FBPT holds, in nanoseconds since the firmware's first instruction; the table's first field, for that
+/// instruction itself, stays 0. The value is the offset of its field in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum Moment {
-    /// The firmware's first instructions are done.
-    ResetEnd = 16,
     /// The boot program starts to be loaded.
     LoadStart = 24,
     /// The boot program starts to run.
