@@ -8,6 +8,7 @@
 //! | [`fat`] | FAT12, FAT16 and FAT32, read and write |
 //! | [`partition`] | GPT and MBR: what lies where on a disk |
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
 extern crate alloc;
 

@@ -10,6 +10,7 @@
 //!
 //! Nothing here allocates: it runs before there is a heap. Everything read is checked, as a toolstack may be old, new or wrong.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
 pub mod acpi;
 pub mod memory;

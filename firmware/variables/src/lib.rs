@@ -13,6 +13,7 @@
 //! The non-volatile store may come from a file that anyone can have written: it is never trusted to be well-formed.
 //! Neighbours: `runtime` is the `efiapi` edge over this; host tools read and write volumes with it.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
 pub mod authenticator;
 pub mod backend;
