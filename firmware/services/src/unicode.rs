@@ -217,6 +217,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn pattern_of_many_stars_takes_no_exponential_time() {
         let text = units(&"a".repeat(3000));
         let pattern = units(&("*a".repeat(500) + "b"));

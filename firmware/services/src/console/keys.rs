@@ -450,6 +450,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn no_bytes_panic() {
         let mut decoder = KeyDecoder::default();
         let mut seed = 1_u32;

@@ -443,6 +443,7 @@ pub(super) mod tests {
 
     /// A shell's line editor goes back to where its line began.
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn line_is_edited_in_place_on_any_terminal() {
         for (rows, start) in [(25, 0), (25, 20), (24, 0), (60, 0), (60, 50), (30, 29)] {
             for lines in [0, 3, 24, 25, 40, 100] {

@@ -254,6 +254,7 @@ fn contradicting_blocks_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn every_truncation_and_every_changed_byte_is_survived() {
     let blocks: &[&[u8]] = &[
         &[0x31, 0x40, 17, 0, 5, 19, 0, 1, 0, 0, 0, b'F', 0, b'n', 0, 0, 0],

@@ -266,6 +266,7 @@ fn encoded_node_decodes_to_itself() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn no_shortened_node_panics_or_overruns() {
     for (node, _) in table() {
         let mut bytes = node.to_bytes().unwrap();
