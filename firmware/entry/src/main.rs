@@ -22,7 +22,6 @@ mod panic;
 mod runtime_driver;
 mod start;
 mod timeline;
-mod volume;
 
 /// The firmware's heap is the UEFI memory map: memory of type EfiBootServicesData.
 #[global_allocator]

@@ -7,13 +7,13 @@ use handoff::{Clock, Handoff, HypercallInstruction, StoreState, VARIABLE_REGION_
 use hw::hypervisor::Hypervisor;
 use hw::paging::PAGE;
 use hw::xen::Instruction;
+use platform::volume;
 use services::{Handle, Result, Status};
 use uefi_raw::table::boot::MemoryType;
 use uefi_raw::{Guid, guid};
 
 use crate::home::AttachedXen;
 use crate::start::{ImageInfo, Start};
-use crate::volume;
 
 /// FFS name of the runtime driver (`build-support/layout.toml`).
 const RUNTIME_DRIVER: Guid = guid!("6c1f3b52-8a0e-4d5b-9c57-3f0c2b7f7d11");
@@ -58,7 +58,8 @@ fn clock(xen: &AttachedXen) -> Result<Clock> {
 /// Loads and starts the runtime driver.
 pub fn start(start: &Start) -> Result<Handle> {
     let ImageInfo { code_offset, code_size, .. } = start.layout;
-    let driver = part(start, code_offset, code_size).and_then(|volume| volume::pe32(volume, &RUNTIME_DRIVER));
+    let driver =
+        part(start, code_offset, code_size).and_then(|volume| volume::pe32(volume, &RUNTIME_DRIVER.to_bytes()));
     let Some(driver) = driver else {
         log::error!("no runtime driver in the firmware volume");
         return Err(Status::NOT_FOUND);

@@ -6,6 +6,7 @@
 //! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
+//! | [`volume`] | files of the firmware volume the firmware itself came in |
 //! | [`acpi`] | Xen's ACPI tables, and one of ours beside them |
 //!
 //! Nothing here allocates: it runs before there is a heap. Everything read is checked, as a toolstack may be old, new or wrong.
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod options;
 pub mod performance;
 pub mod start_info;
+pub mod volume;
 
 use arrayvec::ArrayVec;
 

@@ -1,7 +1,5 @@
 //! Finds a file in the code volume (PI 1.8 vol. 3 §3.2: firmware volume and FFS format).
 
-use uefi_raw::Guid;
-
 /// Offset of `HeaderLength` in EFI_FIRMWARE_VOLUME_HEADER.
 const HEADER_LENGTH: usize = 48;
 /// Offset of `ExtHeaderOffset`.
@@ -14,13 +12,14 @@ const LARGE_FILE: u8 = 0x01;
 /// EFI_SECTION_PE32.
 const SECTION_PE32: u8 = 0x10;
 
-/// The PE32 section of the file named `guid` in the firmware volume `volume`, or `None` if it is not there or damaged.
-pub fn pe32<'v>(volume: &'v [u8], guid: &Guid) -> Option<&'v [u8]> {
+/// The PE32 section of the file named `guid` (in the byte order of the format) in the firmware volume `volume`, or `None` if it
+/// is not there or damaged.
+pub fn pe32<'v>(volume: &'v [u8], guid: &[u8; 16]) -> Option<&'v [u8]> {
     let mut offset = first_file(volume)?;
     loop {
         let file = volume.get(offset..)?;
         let (header, size) = file_size(file)?;
-        if file.get(..16)? == guid.to_bytes() {
+        if file.get(..16)? == guid {
             return section(file.get(header..size)?, SECTION_PE32);
         }
         offset = offset.checked_add(size)?.checked_next_multiple_of(8)?;
@@ -73,4 +72,72 @@ fn read_u24(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const WANTED: [u8; 16] = [7; 16];
+
+    fn file(guid: [u8; 16], sections: &[u8]) -> Vec<u8> {
+        let size = (FILE_HEADER + sections.len()) as u32;
+        let mut file = guid.to_vec();
+        file.extend([0; 4]);
+        file.extend(&size.to_le_bytes()[..3]);
+        file.push(0xF8);
+        file.extend(sections);
+        file.resize(file.len().next_multiple_of(8), 0xFF);
+        file
+    }
+
+    fn section_of(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut section = ((4 + body.len()) as u32).to_le_bytes()[..3].to_vec();
+        section.push(kind);
+        section.extend(body);
+        section.resize(section.len().next_multiple_of(4), 0);
+        section
+    }
+
+    /// A volume with an extended header of 20 bytes behind its header of 72, a file in between, and the wanted one.
+    fn volume() -> Vec<u8> {
+        let mut volume = std::vec![0; 72];
+        volume[HEADER_LENGTH..HEADER_LENGTH + 2].copy_from_slice(&72u16.to_le_bytes());
+        volume[EXTENDED_HEADER..EXTENDED_HEADER + 2].copy_from_slice(&72u16.to_le_bytes());
+        volume.extend([0; 16]);
+        volume.extend(20u32.to_le_bytes());
+        volume.resize(volume.len().next_multiple_of(8), 0xFF);
+        volume.extend(file([1; 16], b"other"));
+        let sections = [section_of(0x15, b"name"), section_of(SECTION_PE32, b"MZ image")].concat();
+        volume.extend(file(WANTED, &sections));
+        volume
+    }
+
+    #[test]
+    fn the_wanted_file_s_image_is_found_behind_others() {
+        assert_eq!(pe32(&volume(), &WANTED), Some(&b"MZ image"[..]));
+        assert_eq!(pe32(&volume(), &[9; 16]), None);
+    }
+
+    #[test]
+    fn a_volume_cut_anywhere_has_no_file() {
+        let whole = volume();
+        // What follows the image is padding of at most 7 bytes.
+        for length in 0..whole.len() - 7 {
+            assert_eq!(pe32(&whole[..length], &WANTED), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic_or_loop() {
+        let whole = volume();
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7F, 0xFF] {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                let _ = pe32(&damaged, &WANTED);
+            }
+        }
+    }
 }
