@@ -75,6 +75,12 @@ impl Log {
         last_lines(&self.text(), count)
     }
 
+    /// Whether nothing came yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.plain.text.is_empty()
+    }
+
     /// The whole cleaned text.
     #[must_use]
     pub fn text(&self) -> String {

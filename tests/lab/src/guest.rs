@@ -96,11 +96,9 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// Files cannot be copied, or the machine died.
     pub fn create(dom0: &'a Dom0, config: Config) -> Result<Result<Self, String>> {
-        let name = &config.name;
-        let folder = dom0.share("guests").join(name);
+        let folder = dom0.share("guests").join(&config.name);
         fs::create_dir_all(&folder)?;
-        let hypervisor = Log::follow(&dom0.machine().path("serial.log"), length(&dom0.machine().path("serial.log")));
-        let mut script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\nfrom=/lab/guests/{name}\n");
+        let mut script = format!("from=/lab/guests/{}\n", config.name);
         copy(&config.kernel, &folder.join("kernel"))?;
         script.push_str("cp $from/kernel .\n");
         if let Some(ramdisk) = &config.ramdisk {
@@ -118,9 +116,22 @@ impl<'a> Guest<'a> {
                 disk.sector_size
             ));
         }
-        script.push_str("xl create xl.cfg\n");
-        let output = dom0.run(&script, CREATE_TIMEOUT)?;
+        let created = Self::create_prepared(dom0, config, &script)?;
         fs::remove_dir_all(&folder)?;
+        Ok(created)
+    }
+
+    /// Creates a guest whose files `prepare`, a shell script run in the guest's folder of dom0, puts there: `kernel`,
+    /// `xl.cfg` and what that names. The inner error is as that of [`Guest::create`].
+    ///
+    /// # Errors
+    /// The machine died.
+    pub fn create_prepared(dom0: &'a Dom0, config: Config, prepare: &str) -> Result<Result<Self, String>> {
+        let name = &config.name;
+        let serial = dom0.machine().path("serial.log");
+        let hypervisor = Log::follow(&serial, length(&serial));
+        let script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\n{prepare}xl create xl.cfg\n");
+        let output = dom0.run(&script, CREATE_TIMEOUT)?;
         let console = Log::follow(&dom0.share("log").join(format!("guest-{name}.log")), 0);
         let guest = Self { dom0, config, console, hypervisor };
         if output.status != 0 {
@@ -252,8 +263,12 @@ impl DiskFile {
     }
 }
 
-/// Writes the parts of a disk that are not zero into the share; returns the commands that make the disk from them.
-fn send_disk(disk: &DiskFile, number: usize, folder: &Path) -> Result<String> {
+/// Writes the parts of a disk that are not zero into the share; returns the commands that make the disk from them, with
+/// `$from` for the folder as dom0 sees it.
+///
+/// # Errors
+/// The file system's.
+pub fn send_disk(disk: &DiskFile, number: usize, folder: &Path) -> Result<String> {
     let mut image = File::open(&disk.path).with_context(|| format!("cannot read {}", disk.path.display()))?;
     let size = image.metadata()?.len();
     let mut data = Vec::new();

@@ -3,9 +3,10 @@
 //! One run starts QEMU once ([`machine`]), talks to dom0 through a small agent and a shared folder ([`dom0`]), makes
 //! the disks a scenario asks for ([`disk`], [`mod@file`]), creates the guest with the stock `xl create` ([`guest`]) and
 //! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them
-//! and [`report`] says how it went. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
+//! and [`report`] says how it went. [`bench`] measures. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
 //! [`packages`], made ready by [`dom0_image`], [`initrd`] and [`programs`], and kept in a [`cache`].
 
+pub mod bench;
 pub mod cache;
 pub mod command;
 pub mod console;

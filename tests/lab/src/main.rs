@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use lab::bench;
 use lab::cache::Cache;
 use lab::guest::{Config, DiskFile, Guest, Kind};
 use lab::machine::Machine;
@@ -59,6 +60,8 @@ enum Action {
         /// The folder.
         folder: PathBuf,
     },
+    /// Measures the firmware; `tests/bench` builds what it needs.
+    Bench(Bench),
     /// Makes in the cache what is missing, and fetches the package index anew.
     Update,
 }
@@ -72,6 +75,34 @@ struct Run {
     image: PathBuf,
     /// Where logs and report.json go.
     #[arg(long, default_value_os_t = root().join("out/lab"))]
+    output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Bench {
+    /// The firmware: OVMF.fd, or the folder it is in.
+    #[arg(long, default_value_os_t = default_firmware())]
+    image: PathBuf,
+    /// The test program `bench.efi`.
+    #[arg(long)]
+    program: PathBuf,
+    /// How often everything is started.
+    #[arg(long, default_value_t = 4)]
+    starts: u32,
+    /// Starts no Linux: no yardsticks, a quarter of the time.
+    #[arg(long)]
+    quick: bool,
+    /// Memory of the guests, MiB.
+    #[arg(long, default_value_t = 512)]
+    memory: u64,
+    /// `cmdline=` of the firmware.
+    #[arg(long, default_value = "ovmf.timeline")]
+    cmdline: String,
+    /// How long a build from clean took, to be reported with the rest.
+    #[arg(long)]
+    build_seconds: Option<f64>,
+    /// Where logs, samples.json and report.json go.
+    #[arg(long, default_value_os_t = root().join("out/bench"))]
     output: PathBuf,
 }
 
@@ -135,6 +166,7 @@ fn main() -> ExitCode {
         Action::Shell { command } => shell(&command),
         Action::Reference { names } => reference(&names),
         Action::Disks { name, folder } => disks(&name, &folder),
+        Action::Bench(arguments) => measure(&arguments),
         Action::Update => update(),
     };
     match result {
@@ -393,6 +425,29 @@ fn disks(name: &str, folder: &Path) -> Result<bool> {
         disk.write(&path, &lab.sources)?;
         println!("{}", path.display());
     }
+    Ok(true)
+}
+
+fn measure(arguments: &Bench) -> Result<bool> {
+    let lab = Lab::open(firmware_folder(&arguments.image)?)?;
+    fs::create_dir_all(&arguments.output)?;
+    let plan = bench::Plan {
+        program: arguments.program.clone(),
+        starts: arguments.starts,
+        yardsticks: !arguments.quick,
+        memory: arguments.memory,
+        command_line: arguments.cmdline.clone(),
+        output: arguments.output.clone(),
+    };
+    let (dom0, _lock) = lab.connect(lab.machine(arguments.memory)?)?;
+    let mut samples = bench::run(&lab, &dom0, &plan)?;
+    if let Some(seconds) = arguments.build_seconds {
+        samples.put("build.clean", "s", seconds);
+    }
+    let report = samples.report();
+    fs::write(arguments.output.join("samples.json"), serde_json::to_vec_pretty(&samples)?)?;
+    fs::write(arguments.output.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
+    print!("{}", report.table());
     Ok(true)
 }
 
