@@ -32,7 +32,7 @@ const PROGRAMS: [Program; 14] = [
     },
     Program {
         name: "grub",
-        package: "grub-efi-amd64-bin/trixie",
+        package: "grub-efi-amd64-unsigned/trixie",
         path: "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi",
     },
     Program {
