@@ -56,6 +56,7 @@ pub struct Machine {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     pid: u32,
+    stays_up: bool,
     guest_memory: u64,
     accelerator: Accelerator,
 }
@@ -99,7 +100,7 @@ impl Machine {
         // QEMU never reads its input; holding the lock's file there keeps the lock for as long as the machine lives.
         qemu.current_dir(&folder).stdin(Stdio::from(lock)).stdout(log.try_clone()?).stderr(log);
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        let state = State { pid: child.id(), guest_memory, accelerator };
+        let state = State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, accelerator };
         command::write(&folder.join("state.json"), serde_json::to_vec(&state)?)?;
         let mut machine = Self { folder, state, child: Some(child) };
         machine.await_dom0()?;
@@ -109,13 +110,19 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The machine that an earlier call of the lab left up, if there is one.
+    /// The machine that an earlier call of the lab left up, if there is one. It need not be ready yet.
     #[must_use]
-    pub fn running(cache: &Cache) -> Option<Self> {
+    pub fn left_up(cache: &Cache) -> Option<Self> {
         let folder = folder(cache);
         let state: State = serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()?;
         let machine = Self { folder, state, child: None };
-        (machine.is_alive() && machine.path("share/ready").exists()).then_some(machine)
+        (machine.state.stays_up && machine.is_alive()).then_some(machine)
+    }
+
+    /// The machine that an earlier call of the lab left up, if there is one and its dom0 is ready.
+    #[must_use]
+    pub fn running(cache: &Cache) -> Option<Self> {
+        Self::left_up(cache).filter(|machine| machine.path("share/ready").exists())
     }
 
     /// Ends the machine.
@@ -221,7 +228,8 @@ fn lock(cache: &Cache) -> Result<File> {
     }
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(cache.path("lab.lock"))?;
     if lock.try_lock().is_err() {
-        bail!("another lab runs on this machine (`lab down` ends one that stays up)");
+        eprintln!("lab: waiting for another lab on this machine to end (`lab down` ends one that stays up)");
+        lock.lock()?;
     }
     Ok(lock)
 }

@@ -228,7 +228,7 @@ fn run_guests(lab: &Lab, scenarios: &[&Scenario], output: &Path, report: &mut Re
 
 fn up(arguments: &Up) -> Result<bool> {
     let lab = Lab::open(default_firmware_folder())?;
-    if let Some(machine) = Machine::running(&lab.cache) {
+    if let Some(machine) = Machine::left_up(&lab.cache) {
         eprintln!("lab: already up, with {} MiB for guests", machine.guest_memory());
         return Ok(true);
     }
@@ -237,7 +237,7 @@ fn up(arguments: &Up) -> Result<bool> {
 }
 
 fn down() -> Result<bool> {
-    match Machine::running(&Cache::open()?) {
+    match Machine::left_up(&Cache::open()?) {
         Some(machine) => machine.stop()?,
         None => eprintln!("lab: nothing is up"),
     }
