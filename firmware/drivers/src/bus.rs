@@ -8,7 +8,7 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::block::{self, Disk, KEYS_WRITTEN, Means, Options, device_name};
+use crate::block::{self, Connecting, Disk, KEYS_WRITTEN, Means, Options, device_name};
 use crate::console::Console;
 use crate::diagnostics::{Failure, Reason, Step};
 use crate::domain::{Domain, SECOND};
@@ -54,6 +54,8 @@ pub struct XenBus {
     store: RefCell<Xenstore>,
     disks: RefCell<Vec<Disk>>,
     failures: RefCell<Vec<Failure>>,
+    /// Disks whose backends have been told, and what went wrong before that.
+    pending: RefCell<Option<(Connecting, Vec<Failure>)>>,
 }
 
 impl XenBus {
@@ -66,23 +68,39 @@ impl XenBus {
             store: RefCell::new(store),
             disks: RefCell::default(),
             failures: RefCell::default(),
+            pending: RefCell::default(),
         })
     }
 
-    /// Finds the disks that are not connected yet and connects them, all at the same time; returns them ordered by number.
-    ///
-    /// What cannot be connected is logged and kept for [`failures`](Self::failures).
-    pub fn connect_disks(&self) -> Vec<Disk> {
+    /// Finds the disks that are not connected yet and tells their backends, which then set themselves up while we do something
+    /// else; [`connect_disks`](Self::connect_disks) waits for them.
+    pub fn begin_connecting(&self) {
         let Ok(mut store) = self.store.try_borrow_mut() else {
             log::error!("xenbus: asked to connect disks while at work");
-            return Vec::new();
+            return;
         };
-        let (mut devices, mut failures) = match xenbus::devices(&mut store, DISKS, device_name) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.is_some() {
+            return;
+        }
+        let (mut devices, failures) = match xenbus::devices(&mut store, DISKS, device_name) {
             Ok(found) => found,
             Err(failure) => (Vec::new(), alloc::vec![failure]),
         };
         devices.retain(|device| !self.is_connected(device));
-        let (disks, failed) = block::connect(&mut store, &self.means, devices);
+        *pending = Some((block::begin(&mut store, &self.means, devices), failures));
+    }
+
+    /// Connects the disks that are not connected yet, all at the same time; returns them ordered by number.
+    ///
+    /// What cannot be connected is logged and kept for [`failures`](Self::failures).
+    pub fn connect_disks(&self) -> Vec<Disk> {
+        self.begin_connecting();
+        let (Ok(mut store), Some((connecting, mut failures))) = (self.store.try_borrow_mut(), self.pending.take())
+        else {
+            return Vec::new();
+        };
+        let (disks, failed) = block::finish(&mut store, &self.means, connecting);
         failures.extend(failed);
         for failure in &failures {
             // A drive without a medium is no fault.

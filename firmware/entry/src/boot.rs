@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 
 use bootmgr::live::{self, Host};
-use drivers::bus::{Handover, XenBus};
+use drivers::bus::{Handover, StartError, XenBus};
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
 use platform::Platform;
@@ -34,11 +34,15 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let frames = Box::leak(Box::new(Frames::new(&xen, top)));
     let domain = Domain { hypervisor: xen.xen, frames };
 
+    let bus = start_bus(domain);
+    timeline::mark("disks told");
+
     must("system table", abi::start());
     timeline::mark("services");
 
     let console = console::start(domain);
     live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
+    let bus = publish_bus(bus);
     let performance = acpi::publish(start.platform.rsdp, Identity { top }).ok();
     should("variables", runtime_driver::hand_over(&start, &xen));
     should("runtime driver", runtime_driver::start(&start));
@@ -46,7 +50,6 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("runtime driver");
 
     let diagnosis = must("file system drivers", fs::bindings::install(now));
-    let bus = start_bus(domain);
     prepare_hand_over(Handover { bus: bus.clone(), console }, &xen, machine, performance);
     services::api::connect_all();
     timeline::mark("devices");
@@ -56,17 +59,26 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     nothing_left(&host.platform, machine)
 }
 
-/// Xenstore and the paravirtual disks; without them the firmware can only say so.
-fn start_bus(domain: Domain) -> Option<Rc<XenBus>> {
-    let bus = match XenBus::start(domain, drivers::block::Options::default()) {
-        Ok(bus) => Rc::new(bus),
+/// Xenstore and the paravirtual disks. Their backends take long to connect, so they hear of us first, and are waited for last.
+fn start_bus(domain: Domain) -> Result<XenBus, StartError> {
+    let bus = XenBus::start(domain, drivers::block::Options::default())?;
+    bus.begin_connecting();
+    Ok(bus)
+}
+
+/// Makes the disks devices of the driver model; without a bus the firmware can only say so.
+fn publish_bus(bus: Result<XenBus, StartError>) -> Option<Rc<XenBus>> {
+    match bus {
+        Ok(bus) => {
+            let bus = Rc::new(bus);
+            must("Xen bus", drivers::binding::install(bus.clone()));
+            Some(bus)
+        }
         Err(error) => {
             live::say(&alloc::format!("{error}"));
-            return None;
+            None
         }
-    };
-    must("Xen bus", drivers::binding::install(bus.clone()));
-    Some(bus)
+    }
 }
 
 /// What ExitBootServices does to the machine: devices first, as closing them needs clock and events, then the shared page, then

@@ -18,13 +18,15 @@ use super::front::{Front, Parts};
 use super::ring::FrontRing;
 use super::{DataPath, Disk, Inner, Means};
 use crate::diagnostics::{Failure, Reason, Step};
-use crate::domain::SECOND;
+use crate::domain::{MILLISECOND, SECOND};
 use crate::grants::{Access, GrantRef};
 use crate::xenbus::{self, Device, STATE, State};
 use crate::xenstore::{self, NONE, Operation, WatchId, Xenstore, parse_decimal};
 
 /// How long backends may take to connect.
 const TIMEOUT: u64 = 20 * SECOND;
+/// How long [`begin`] waits for the first look at the backends.
+const FIRST_LOOK: u64 = 100 * MILLISECOND;
 /// How long the backends of failed attempts may take to let go.
 const UNDO_TIMEOUT: u64 = 2 * SECOND;
 /// How long the backend of a device that somebody left connected may take to let go.
@@ -89,8 +91,15 @@ struct Ring {
     port: EventPort,
 }
 
-/// Connects devices; returns the disks in the order of the devices, and what failed.
-pub fn connect(store: &mut Xenstore, means: &Means, mut devices: Vec<Device>) -> (Vec<Disk>, Vec<Failure>) {
+/// Devices on their way to be disks.
+pub struct Connecting {
+    attempts: Vec<Attempt>,
+    start: u64,
+}
+
+/// Begins to connect devices: as far as can be done without waiting for backends to set themselves up, which takes them long and
+/// is theirs to do while we do something else.
+pub fn begin(store: &mut Xenstore, means: &Means, mut devices: Vec<Device>) -> Connecting {
     close_leftovers(store, means, &mut devices);
     let mut attempts: Vec<Attempt> = devices.into_iter().map(Attempt::new).collect();
     for attempt in &mut attempts {
@@ -100,18 +109,29 @@ pub fn connect(store: &mut Xenstore, means: &Means, mut devices: Vec<Device>) ->
         }
     }
     let start = means.domain.now();
-    let deadline = start.saturating_add(TIMEOUT);
-    let mut patience = Some(start.saturating_add(PATIENCE));
-    loop {
-        for attempt in attempts.iter_mut().filter(|attempt| attempt.outcome.is_none()) {
-            let result = attempt.advance(store, means);
-            attempt.settle(result);
+    let mut connecting = Connecting { attempts, start };
+    let deadline = start.saturating_add(FIRST_LOOK);
+    while connecting.attempts.iter().any(|attempt| attempt.outcome.is_none() && attempt.ring.is_none()) {
+        connecting.advance(store, means);
+        let watches = connecting.watches(|attempt| attempt.ring.is_none());
+        if watches.is_empty() || !store.wait_for_event(&watches, deadline).unwrap_or(false) {
+            break;
         }
-        let open = attempts.iter().filter(|attempt| attempt.outcome.is_none());
-        let watches: Vec<WatchId> = open.filter_map(|attempt| attempt.device.watch).collect();
+    }
+    connecting
+}
+
+/// Waits until the devices are connected or have failed; returns the disks in the order of the devices, and what failed.
+pub fn finish(store: &mut Xenstore, means: &Means, mut connecting: Connecting) -> (Vec<Disk>, Vec<Failure>) {
+    let deadline = connecting.start.saturating_add(TIMEOUT);
+    let mut patience = Some(connecting.start.saturating_add(PATIENCE));
+    loop {
+        connecting.advance(store, means);
+        let watches = connecting.watches(|_| true);
         if watches.is_empty() {
             break;
         }
+        let attempts = &mut connecting.attempts;
         match store.wait_for_event(&watches, patience.unwrap_or(deadline)) {
             Ok(true) => {}
             Ok(false) if patience.take().is_some() => {
@@ -119,11 +139,27 @@ pub fn connect(store: &mut Xenstore, means: &Means, mut devices: Vec<Device>) ->
                     log::warn!("{}: still waiting for its backend (state {})", attempt.device, attempt.backend_state);
                 }
             }
-            Ok(false) => give_up(&mut attempts, |state| Reason::Stuck(state, TIMEOUT / SECOND)),
-            Err(error) => give_up(&mut attempts, |_| error.into()),
+            Ok(false) => give_up(attempts, |state| Reason::Stuck(state, TIMEOUT / SECOND)),
+            Err(error) => give_up(attempts, |_| error.into()),
         }
     }
-    finish(store, means, attempts)
+    settle(store, means, connecting.attempts)
+}
+
+impl Connecting {
+    /// Does what the backends' states allow.
+    fn advance(&mut self, store: &mut Xenstore, means: &Means) {
+        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.outcome.is_none()) {
+            let result = attempt.advance(store, means);
+            attempt.settle(result);
+        }
+    }
+
+    /// Watches of the open attempts that are `wanted`.
+    fn watches(&self, wanted: impl Fn(&Attempt) -> bool) -> Vec<WatchId> {
+        let open = self.attempts.iter().filter(|attempt| attempt.outcome.is_none() && wanted(attempt));
+        open.filter_map(|attempt| attempt.device.watch).collect()
+    }
 }
 
 /// Devices that somebody left connected are closed first.
@@ -150,7 +186,7 @@ fn give_up(attempts: &mut [Attempt], reason: impl Fn(State) -> Reason) {
 }
 
 /// Sorts the disks from the failures, and undoes what the failed ones had got to.
-fn finish(store: &mut Xenstore, means: &Means, attempts: Vec<Attempt>) -> (Vec<Disk>, Vec<Failure>) {
+fn settle(store: &mut Xenstore, means: &Means, attempts: Vec<Attempt>) -> (Vec<Disk>, Vec<Failure>) {
     let (mut disks, mut failures, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for Attempt { device, ring, outcome, .. } in attempts {
         match outcome {

@@ -23,7 +23,7 @@ use core::cell::RefCell;
 
 use services::block::{BlockDevice, BlockError, Geometry};
 
-pub use connect::{KEYS_WRITTEN, connect};
+pub use connect::{Connecting, KEYS_WRITTEN, begin, finish};
 pub use facts::{Facts, Flush, SECTOR, device_name};
 pub use front::Death;
 
