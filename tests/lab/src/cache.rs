@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -33,7 +34,7 @@ impl Cache {
     }
 
     /// The folder of `kind` made from `key`. When it is not there yet, `build` fills an empty folder that then
-    /// becomes it; folders of the same kind with another key are removed.
+    /// becomes it; folders of the same kind that nobody has used for some days are removed.
     ///
     /// # Errors
     /// What `build` reports, or the file system.
@@ -41,28 +42,40 @@ impl Cache {
         let name = format!("{kind}-{}", key.digest());
         let path = self.path(&name);
         if path.is_dir() {
+            fs::write(path.join(USED), "")?;
             return Ok(path);
         }
         let partial = self.path(&format!("partial-{name}-{}", std::process::id()));
         remove(&partial)?;
         fs::create_dir_all(&partial)?;
         build(&partial).inspect_err(|_| drop(remove(&partial)))?;
-        self.remove_older(kind)?;
+        fs::write(partial.join(USED), "")?;
+        self.remove_unused(kind)?;
         fs::rename(&partial, &path).with_context(|| format!("cannot put {} in place", path.display()))?;
         Ok(path)
     }
 
-    fn remove_older(&self, kind: &str) -> Result<()> {
+    fn remove_unused(&self, kind: &str) -> Result<()> {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let of_kind = name.strip_prefix(kind).is_some_and(|rest| rest.strip_prefix('-').is_some_and(is_digest));
-            if of_kind {
+            if of_kind && is_unused(&entry.path()) {
                 remove(&entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// A file in each entry whose time tells when it was last asked for.
+const USED: &str = ".used";
+/// Another checkout may have another recipe and share this cache, so an entry stays for a while.
+const KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
+
+fn is_unused(entry: &Path) -> bool {
+    let used = fs::metadata(entry.join(USED)).and_then(|metadata| metadata.modified());
+    used.is_ok_and(|used| SystemTime::now().duration_since(used).is_ok_and(|age| age > KEPT))
 }
 
 /// What an entry is made from, folded into one digest.
@@ -127,12 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_replaces_the_old_entry() {
+    fn a_new_key_leaves_what_was_used_lately_and_removes_the_rest() {
         let cache = cache("replace");
-        let old = cache.entry("thing", &Key::default().with("a"), |_| Ok(())).unwrap();
-        let new = cache.entry("thing", &Key::default().with("b"), |_| Ok(())).unwrap();
-        assert_ne!(old, new);
-        assert!(!old.exists() && new.exists());
+        let [recent, unused] =
+            ["a", "b"].map(|key| cache.entry("thing", &Key::default().with(key), |_| Ok(())).unwrap());
+        let long_ago = SystemTime::now() - 2 * KEPT;
+        fs::File::options().write(true).open(unused.join(USED)).unwrap().set_modified(long_ago).unwrap();
+        let new = cache.entry("thing", &Key::default().with("c"), |_| Ok(())).unwrap();
+        assert!(new.exists() && recent.exists() && !unused.exists());
         fs::remove_dir_all(&cache.root).unwrap();
     }
 
