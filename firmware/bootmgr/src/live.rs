@@ -55,6 +55,40 @@ impl Live<'_> {
         api::load_image(true, api::firmware_image(), Some(path), None)
     }
 
+    /// The disk at `path` with what is on it.
+    fn disk(
+        &self,
+        handle: Handle,
+        path: &DevicePath,
+        partitions: &[(Handle, DevicePathBuf)],
+        volumes: &[(Handle, DevicePathBuf)],
+    ) -> Disk {
+        let name = self.name(path);
+        let own = |all: &[(Handle, DevicePathBuf)]| {
+            let own = all.iter().filter(|(_, other)| other.as_path().starts_with(path));
+            let mut own: Vec<(u32, Handle)> =
+                own.map(|(handle, other)| (partition(other.as_path()), *handle)).collect();
+            own.sort_unstable();
+            own
+        };
+        let volumes: Vec<Volume> = own(volumes)
+            .into_iter()
+            .map(|(number, handle)| Volume { name: volume_name(&name, number), handle })
+            .collect();
+        let mut problems: Vec<(String, String)> =
+            self.host.diagnosis(handle).map(|reason| (name.clone(), reason)).into_iter().collect();
+        // Beside a volume, a partition without one is an operating system's own and no news.
+        let silent = if volumes.is_empty() { own(partitions) } else { Vec::new() };
+        problems.extend(silent.into_iter().map(|(number, partition)| {
+            let reason = self.host.diagnosis(partition).unwrap_or_else(|| "no file system found".to_string());
+            (volume_name(&name, number), reason)
+        }));
+        if volumes.is_empty() && problems.is_empty() {
+            problems.push((name.clone(), "no file system found".to_string()));
+        }
+        Disk { name, volumes, problems }
+    }
+
     /// The disk's name, or its device path in words.
     fn name(&self, path: &DevicePath) -> String {
         self.host.disk_name(path).unwrap_or_else(|| path.to_text())
@@ -122,34 +156,13 @@ impl Firmware for Live<'_> {
 
     fn disks(&mut self) -> Vec<Disk> {
         let volumes = with_paths(&SimpleFileSystemProtocol::GUID);
-        let mut disks: Vec<(Disk, DevicePathBuf)> = with_paths(&BlockIoProtocol::GUID)
-            .into_iter()
-            .filter(|(_, path)| {
-                !path.as_path().nodes().any(|node| matches!(node, Node::HardDrive { .. } | Node::CdRom { .. }))
-            })
-            .map(|(handle, path)| {
-                let name = self.name(path.as_path());
-                let mut found: Vec<(u32, Volume)> = volumes
-                    .iter()
-                    .filter(|(_, volume)| volume.as_path().starts_with(path.as_path()))
-                    .map(|(handle, volume)| (partition(volume.as_path()), *handle))
-                    .map(|(number, handle)| (number, Volume { name: volume_name(&name, number), handle }))
-                    .collect();
-                found.sort_by_key(|(number, _)| *number);
-                let volumes: Vec<Volume> = found.into_iter().map(|(_, volume)| volume).collect();
-                let problem = if volumes.is_empty() {
-                    Some(self.host.diagnosis(handle).unwrap_or_else(|| "no file system found".to_string()))
-                } else {
-                    None
-                };
-                (Disk { name, volumes, problem }, path)
-            })
-            .collect();
+        let (partitions, disks): (Vec<_>, Vec<_>) =
+            with_paths(&BlockIoProtocol::GUID).into_iter().partition(|(_, path)| partition(path.as_path()) != 0);
+        let mut disks: Vec<Disk> =
+            disks.iter().map(|(handle, path)| self.disk(*handle, path.as_path(), &partitions, &volumes)).collect();
         // xvdz comes before xvdaa.
-        disks.sort_by(|(a, path), (b, other)| {
-            (a.name.len(), &a.name, path.as_path().as_bytes()).cmp(&(b.name.len(), &b.name, other.as_path().as_bytes()))
-        });
-        disks.into_iter().map(|(disk, _)| disk).collect()
+        disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        disks
     }
 
     fn failures(&mut self) -> Vec<String> {

@@ -28,8 +28,8 @@ pub struct Disk {
     pub name: String,
     /// Its volumes.
     pub volumes: Vec<Volume>,
-    /// Why it has no volumes, if it has none.
-    pub problem: Option<String>,
+    /// What is wrong with it, or why there is nothing on it: what a person calls the disk or partition, and the reason.
+    pub problems: Vec<(String, String)>,
 }
 
 /// A file system.
@@ -112,8 +112,8 @@ fn try_removable(firmware: &mut dyn Firmware) {
         firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
     }
     for disk in &disks {
-        if let Some(problem) = &disk.problem {
-            firmware.say(&format!("{}: {problem}", disk.name));
+        for (name, problem) in &disk.problems {
+            firmware.say(&format!("{name}: {problem}"));
         }
         for volume in &disk.volumes {
             match firmware.load_file(volume, REMOVABLE_PATH) {
@@ -229,7 +229,7 @@ mod tests {
         }
         machine.variables.insert("BootOrder".into(), alloc::vec![0xA, 0, 2, 0, 1, 0]);
         let volumes = alloc::vec![Volume { name: "xvda1".into(), handle: handle(100) }];
-        machine.disks.push(Disk { name: "xvda".into(), volumes, problem: None });
+        machine.disks.push(Disk { name: "xvda".into(), volumes, problems: Vec::new() });
         machine.files.insert("xvda1".into(), Ok(handle(100)));
         machine
     }
@@ -265,11 +265,8 @@ mod tests {
     #[test]
     fn disks_without_volumes_say_why() {
         let mut machine = Scripted::default();
-        machine.disks.push(Disk {
-            name: "xvda".into(),
-            volumes: Vec::new(),
-            problem: Some("no partition table".into()),
-        });
+        let problems = alloc::vec![("xvda".into(), "no partition table".into())];
+        machine.disks.push(Disk { name: "xvda".into(), volumes: Vec::new(), problems });
         boot(&mut machine);
         assert_eq!(machine.said, ["xvda: no partition table"]);
         let mut empty = Scripted::default();
