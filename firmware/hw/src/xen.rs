@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::from_mut;
@@ -72,15 +73,25 @@ pub fn tsc_khz(xen: &XenCpuid) -> Option<u32> {
 pub struct Xen {
     instruction: Instruction,
     shared_info: Option<SharedPages>,
+    /// The clock when the shared info page was given up; nothing reads the page from then on.
+    last: Cell<Option<LastLook>>,
 }
 
-// SAFETY: one CPU; the shared page is only read and written with volatile accesses.
+// SAFETY: one CPU; the shared page is only read and written with volatile accesses, and `last` is written once, when nothing
+// else runs any more.
 unsafe impl Sync for Xen {}
+
+/// What of the shared info page the clock goes on with.
+#[derive(Clone, Copy, Debug)]
+struct LastLook {
+    time: Option<TimeInfo>,
+    boot_wall_clock_ns: u64,
+}
 
 impl Xen {
     /// Hypercalls by `instruction`; without a shared info page there are no clock and no events yet.
     pub const fn new(instruction: Instruction) -> Self {
-        Self { instruction, shared_info: None }
+        Self { instruction, shared_info: None, last: Cell::new(None) }
     }
 
     /// Maps the shared info page at `page`, a hole in the guest's memory. Needed before clock and events are used.
@@ -93,21 +104,38 @@ impl Xen {
     }
 
     /// Takes the shared info page out of the guest's memory again, for the hand-over to the operating system: no event is
-    /// left pending in it, as Xen keeps its content.
+    /// left pending in it, as Xen keeps its content. The clock goes on from what the page last said.
     pub fn detach_shared_info(&self) -> Result<()> {
-        let Some(page) = &self.shared_info else { return Ok(()) };
+        match self.let_go() {
+            Some(frame) => self.unmap(frame),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops using the shared info page; returns where it is mapped.
+    fn let_go(&self) -> Option<Gfn> {
+        let page = self.page()?;
         for word in (offset_of!(abi::shared_info, evtchn_pending)..offset_of!(abi::shared_info, evtchn_mask)).step_by(8)
         {
             page.write_u64(word, 0);
         }
         page.write_u64(offset_of!(abi::vcpu_info, evtchn_pending_sel), 0);
         page.write_u8(offset_of!(abi::vcpu_info, evtchn_upcall_pending), 0);
-        self.unmap(page.gfn(0))
+        self.last.set(Some(LastLook { time: self.time_info(), boot_wall_clock_ns: self.boot_wall_clock_ns() }));
+        Some(page.gfn(0))
+    }
+
+    /// The shared info page, while it is there.
+    fn page(&self) -> Option<&SharedPages> {
+        self.shared_info.as_ref().filter(|_| self.last.get().is_none())
     }
 
     /// The clock parameters Xen keeps for this CPU; a consistent snapshot.
     pub fn time_info(&self) -> Option<TimeInfo> {
-        let page = self.shared_info.as_ref()?;
+        if let Some(last) = self.last.get() {
+            return last.time;
+        }
+        let page = self.page()?;
         let at = |field: usize| offset_of!(abi::vcpu_info, time) + field;
         // Xen makes the version odd while it writes; bounded, as a torn read is better than a hang.
         for _ in 0..1000 {
@@ -129,7 +157,10 @@ impl Xen {
 
     /// Wall-clock time at system time 0: nanoseconds since 1970-01-01 UTC.
     fn boot_wall_clock_ns(&self) -> u64 {
-        let Some(page) = self.shared_info.as_ref() else { return 0 };
+        if let Some(last) = self.last.get() {
+            return last.boot_wall_clock_ns;
+        }
+        let Some(page) = self.page() else { return 0 };
         for _ in 0..1000 {
             let version = page.read_u32(offset_of!(abi::shared_info, wc_version));
             read_barrier();
@@ -200,9 +231,10 @@ pub struct TimeInfo {
 }
 
 impl TimeInfo {
-    /// System time in nanoseconds when the TSC reads `tsc`.
+    /// System time in nanoseconds when the TSC reads `tsc`. A TSC below the reference, as after a move to a CPU whose TSC is
+    /// behind, counts as the reference.
     pub fn system_time_at(&self, tsc: u64) -> u64 {
-        self.system_time.wrapping_add(self.ticks_to_ns(tsc.wrapping_sub(self.tsc_timestamp)))
+        self.system_time.wrapping_add(self.ticks_to_ns(tsc.saturating_sub(self.tsc_timestamp)))
     }
 
     /// Length of `ticks` in nanoseconds.
@@ -326,7 +358,7 @@ impl Hypervisor for Xen {
     }
 
     fn take_pending(&self, port: EventPort) -> bool {
-        let Some(page) = self.shared_info.as_ref() else { return false };
+        let Some(page) = self.page() else { return false };
         let offset = offset_of!(abi::shared_info, evtchn_pending) + port.0 as usize / 64 * 8;
         if offset + 8 > offset_of!(abi::shared_info, evtchn_mask) {
             return false;
@@ -348,6 +380,8 @@ const _: () = assert!(size_of::<abi::shared_info>() <= PAGE_SIZE);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::FakeFrames;
+    use crate::shared::FrameAllocator;
 
     #[test]
     fn ticks_become_nanoseconds_with_either_sign_of_shift() {
@@ -358,6 +392,32 @@ mod tests {
         let fast = TimeInfo { multiplier: 1 << 31, shift: 2, ..slow };
         assert_eq!(fast.ticks_to_ns(500), 1000);
         assert_eq!(fast.system_time_at(1500), 1005);
+    }
+
+    #[test]
+    fn a_counter_behind_the_reference_does_not_make_time_jump() {
+        let info = TimeInfo { tsc_timestamp: 1000, system_time: 5, multiplier: 1 << 31, shift: 1 };
+        assert_eq!(info.system_time_at(999), 5);
+    }
+
+    #[test]
+    fn the_clock_goes_on_without_the_shared_page() {
+        let page = FakeFrames::default().allocate(1).unwrap();
+        let peer = FakeFrames::peer(page.gfn(0));
+        let time = |field| offset_of!(abi::vcpu_info, time) + field;
+        peer.write_u64(time(offset_of!(abi::vcpu_time_info, system_time)), 7_000_000_000);
+        peer.write_u32(time(offset_of!(abi::vcpu_time_info, tsc_to_system_mul)), 1 << 31);
+        peer.write_u32(offset_of!(abi::shared_info, wc_sec), 100);
+        peer.write_u64(offset_of!(abi::shared_info, evtchn_pending), u64::MAX);
+        let xen = Xen { shared_info: Some(page), ..Xen::new(Instruction::Vmcall) };
+        let before = (xen.time_info(), xen.boot_wall_clock_ns());
+        assert!(xen.let_go().is_some());
+        assert_eq!(peer.read_u64(offset_of!(abi::shared_info, evtchn_pending)), 0);
+        // What is read where no page is mapped: the version stays odd, the clock would stand at 0.
+        peer.fill(0xFF);
+        assert_eq!((xen.time_info(), xen.boot_wall_clock_ns()), before);
+        assert!(!xen.take_pending(EventPort(1)));
+        assert_eq!(xen.let_go(), None);
     }
 
     #[test]
