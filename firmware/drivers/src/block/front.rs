@@ -562,10 +562,18 @@ impl Front {
         Ok(response.status)
     }
 
-    /// Declares the disk unusable. What is in flight stays granted and is not used again: the backend may still write to it.
+    /// Declares the disk unusable. Pages of ours that are in flight stay granted and are not used again: the backend may still
+    /// write to them. The caller's go back to the caller, so a backend that wakes up later must not reach them.
     fn die(&mut self, death: Death) -> BlockError {
-        log::error!("{}: {death}; the disk is not used any more", self.parts.title);
+        let title = &self.parts.title;
+        log::error!("{title}: {death}; the disk is not used any more");
         self.death = Some(death);
+        let in_flight = self.slots.iter().filter(|slot| slot.busy && slot.direct);
+        for &reference in in_flight.flat_map(|slot| &slot.pages) {
+            if let Err(error) = self.parts.grants.revoke(GrantRef(reference)) {
+                log::error!("{title}: {error}, and may write to memory that is used for something else");
+            }
+        }
         BlockError::Device
     }
 }

@@ -7,7 +7,7 @@ use hw::fake::CountingAllocator;
 use super::*;
 use crate::bus::XenBus;
 use crate::domain::{MILLISECOND, SECOND};
-use crate::testing::{Fault, Random, Vbd, World};
+use crate::testing::{Fault, Random, Vbd, World, grant_entry};
 
 const XVDA: u32 = 51712;
 
@@ -274,6 +274,21 @@ fn pages_that_were_in_flight_to_a_dead_backend_are_not_given_back() {
     backend.fault.set(Fault::Stuck);
     bus.disconnect(&[disk]).unwrap();
     assert!(bus.leaked_grants() > 0);
+}
+
+#[test]
+fn the_callers_pages_are_out_of_reach_of_a_dead_backend() {
+    let (world, backend, _, mut disk) = connect(DataPath::Direct);
+    let into = memory(8192, 0);
+    let page = (into.as_ptr().addr() / 4096) as u32;
+    backend.fault.set(Fault::Silent);
+    assert_eq!(disk.read(0, into), Err(BlockError::Device));
+    let entries = (8..512).map(|reference| grant_entry(world.hypervisor, reference));
+    let of_caller: Vec<u16> = entries
+        .filter(|(table, entry)| [page, page + 1].contains(&table.read_u32(entry + 4)))
+        .map(|(table, entry)| table.read_u16(entry))
+        .collect();
+    assert_eq!(of_caller, [0, 0]);
 }
 
 #[test]
