@@ -35,7 +35,7 @@ pub struct Tables {
     exit_announced: bool,
 }
 
-/// Something to be done in ExitBootServices; does nothing when called again.
+/// Something to be done in ExitBootServices. Called once, and never dropped: what it holds would be freed with it.
 pub type Teardown = Box<dyn FnMut()>;
 
 impl Tables {
@@ -94,13 +94,8 @@ impl Tables {
     }
 
     /// Adds something to be done in ExitBootServices.
-    pub fn add_teardown(&mut self, teardown: Box<dyn FnOnce()>) {
-        let mut once = Some(teardown);
-        self.teardowns.push(Box::new(move || {
-            if let Some(teardown) = once.take() {
-                teardown();
-            }
-        }));
+    pub fn add_teardown(&mut self, teardown: Teardown) {
+        self.teardowns.push(teardown);
     }
 
     /// Takes out what is to be done in ExitBootServices, in the order in which it was added. Allocates nothing.
@@ -190,16 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn teardowns_run_once_in_order() {
+    fn teardowns_are_taken_once_in_order() {
         let order = Rc::new(RefCell::new(Vec::new()));
         let mut tables = Tables::new();
         for n in 0..3 {
             let order = order.clone();
             tables.add_teardown(Box::new(move || order.borrow_mut().push(n)));
         }
-        let mut teardowns = tables.take_teardowns();
-        teardowns.iter_mut().for_each(|teardown| teardown());
-        teardowns.iter_mut().for_each(|teardown| teardown());
+        tables.take_teardowns().iter_mut().for_each(|teardown| teardown());
+        assert!(tables.take_teardowns().is_empty());
         assert_eq!(*order.borrow(), [0, 1, 2]);
     }
 

@@ -349,7 +349,8 @@ pub(crate) fn install_unique(
     interfaces: &[(Guid, *mut c_void)],
 ) -> Result<Handle> {
     for (_, interface) in interfaces.iter().filter(|(guid, _)| *guid == DevicePathProtocol::GUID) {
-        // SAFETY: who installs a device path answers for it.
+        let interface = some(*interface).ok_or(Status::INVALID_PARAMETER)?;
+        // SAFETY: not null, and who installs a device path answers for it.
         let path = unsafe { DevicePath::from_ptr(interface.cast_const().cast()) }?;
         if device_paths(core, &DevicePathProtocol::GUID).iter().any(|(_, other)| *other == path) {
             return Err(Status::ALREADY_STARTED);

@@ -43,7 +43,7 @@ pub(super) unsafe extern "efiapi" fn load_image(
     source_size: usize,
     image: *mut Handle,
 ) -> Status {
-    if image.is_null() {
+    if image.is_null() || (!source.is_null() && isize::try_from(source_size).is_err()) {
         return Status::INVALID_PARAMETER;
     }
     let path = if path.is_null() {
@@ -58,7 +58,7 @@ pub(super) unsafe extern "efiapi" fn load_image(
     let source = if source.is_null() {
         None
     } else {
-        // SAFETY: not null, and as long as the caller says.
+        // SAFETY: not null, as long as the caller says, and no longer than memory can be.
         Some(unsafe { core::slice::from_raw_parts(source, source_size) })
     };
     match load(&CORE, boot_policy.into(), parent, path, source) {

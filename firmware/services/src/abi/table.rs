@@ -1,6 +1,5 @@
 //! The tables that lead to everything else (UEFI 2.10 §4), configuration tables, and ExitBootServices.
 
-use alloc::boxed::Box;
 use core::ffi::c_void;
 use core::ptr;
 
@@ -20,7 +19,7 @@ use crate::api::memory::{allocate_pool_in, free_pool_in};
 use crate::core_state::Core;
 use crate::event::group;
 use crate::memory::map::DESCRIPTOR_SIZE;
-use crate::table::{attributes, crc32};
+use crate::table::{Teardown, attributes, crc32};
 
 /// Who made the firmware: what Linux shows as `/sys/firmware/efi/fw_vendor`.
 const VENDOR: &str = "ovmf-xen";
@@ -197,7 +196,7 @@ pub(crate) fn set_configuration(core: &Core, guid: &Guid, table: *mut c_void) ->
 }
 
 /// Adds something to be done in ExitBootServices. See [`crate::api::at_exit_boot_services`].
-pub(crate) fn at_exit_boot_services(core: &Core, teardown: Box<dyn FnOnce()>) {
+pub(crate) fn at_exit_boot_services(core: &Core, teardown: Teardown) {
     core.tables.with(|tables| tables.add_teardown(teardown));
 }
 

@@ -373,6 +373,8 @@ mod variadic_services {
         handle::install_unique(core, None, &[entry]).unwrap();
         assert_eq!(handle::install_unique(core, None, &[(ONE, pointer(1)), entry]), Err(Status::ALREADY_STARTED));
         assert!(core.handles.with(|handles| handles.instances(&ONE).is_empty()));
+        let nothing = (entry.0, ptr::null_mut());
+        assert_eq!(handle::install_unique(core, None, &[nothing]), Err(Status::INVALID_PARAMETER));
     }
 }
 
@@ -956,6 +958,7 @@ mod tables {
             let order = order.clone();
             at_exit_boot_services(core, Box::new(move || order.borrow_mut().push(name)));
         }
+        let holders = Rc::strong_count(&order);
         edit_system_table(core, |system| system.stdout_handle = pointer(0x10));
         let key = core.memory.with(|memory| memory.key());
         assert_eq!(exit_in(core, key.wrapping_add(1)), Status::INVALID_PARAMETER);
@@ -964,6 +967,7 @@ mod tables {
         assert!(unsafe { !(*system).boot_services.is_null() });
         assert_eq!(exit_in(core, key), Status::SUCCESS);
         assert_eq!(*order.borrow(), ["before", "exit", "first", "second"]);
+        assert_eq!(Rc::strong_count(&order), holders, "something was freed");
         // SAFETY: as above.
         let after = unsafe { &*system };
         assert!(after.boot_services.is_null() && after.stdout_handle.is_null());

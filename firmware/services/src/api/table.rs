@@ -1,6 +1,5 @@
 //! Tables for our own code.
 
-use alloc::boxed::Box;
 use core::ffi::c_void;
 
 use uefi_raw::Guid;
@@ -8,6 +7,7 @@ use uefi_raw::table::system::SystemTable;
 
 use crate::Result;
 use crate::abi::{CORE, table};
+use crate::table::Teardown;
 
 /// Adds or replaces the configuration table `guid`, or removes it if `table` is null. Memory for it is the caller's, of
 /// a type that the operating system keeps as long as it needs the table.
@@ -15,9 +15,9 @@ pub fn install_configuration_table(guid: &Guid, table: *mut c_void) -> Result<()
     table::set_configuration(&CORE, guid, table)
 }
 
-/// Has `teardown` called in ExitBootServices: after its event group, in order of registration. It must not allocate or
-/// wait for a timer.
-pub fn at_exit_boot_services(teardown: Box<dyn FnOnce()>) {
+/// Has `teardown` called in ExitBootServices: after its event group, in order of registration. It must not allocate,
+/// free or wait for a timer; what it holds is never dropped.
+pub fn at_exit_boot_services(teardown: Teardown) {
     table::at_exit_boot_services(&CORE, teardown);
 }
 
