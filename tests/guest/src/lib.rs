@@ -4,7 +4,7 @@
 #![no_std]
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use uefi_raw::table::boot::BootServices;
 use uefi_raw::table::runtime::ResetType;
@@ -13,6 +13,7 @@ use uefi_raw::{Handle, Status};
 
 static TABLE: AtomicPtr<SystemTable> = AtomicPtr::new(core::ptr::null_mut());
 static IMAGE: AtomicPtr<core::ffi::c_void> = AtomicPtr::new(core::ptr::null_mut());
+static BOOT_SERVICES_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Remembers the entry point's arguments.
 pub fn start(image: Handle, table: *mut SystemTable) {
@@ -37,12 +38,35 @@ pub fn boot() -> &'static BootServices {
     unsafe { &*table().boot_services }
 }
 
+/// Says that the firmware's console is gone: [`Console`] writes to [`Port`] from now on.
+pub fn boot_services_ended() {
+    BOOT_SERVICES_ENDED.store(true, Ordering::Relaxed);
+}
+
+/// The port whose bytes Xen puts into its own log, line by line, as a text sink.
+#[derive(Debug)]
+pub struct Port;
+
+impl Write for Port {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        const LOG: u16 = 0xE9;
+        for byte in text.bytes() {
+            // SAFETY: the port takes any byte; where it does not exist, a write does nothing.
+            unsafe { core::arch::asm!("out dx, al", in("dx") LOG, in("al") byte, options(nomem, nostack)) };
+        }
+        Ok(())
+    }
+}
+
 /// The console as a text sink.
 #[derive(Debug)]
 pub struct Console;
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if BOOT_SERVICES_ENDED.load(Ordering::Relaxed) {
+            return Port.write_str(text);
+        }
         let output = table().stdout;
         let mut units = [0u16; 128];
         let mut length = 0;
