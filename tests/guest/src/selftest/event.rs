@@ -430,6 +430,7 @@ fn nested_timers_do_not_grow_the_stack() -> Outcome {
     static COUNTS: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
     let here = 0u8;
     let counts = || COUNTS.each_ref().map(|count| count.load(Ordering::SeqCst));
+    let finished = || counts().iter().all(|count| (ROUNDS..=ROUNDS + 1).contains(count));
     let mut events = [null_mut(); 4];
     for ((event, counter), tpl) in
         events.iter_mut().zip(&COUNTS).zip([Tpl::CALLBACK, Tpl::CALLBACK, Tpl::NOTIFY, Tpl::NOTIFY])

@@ -54,7 +54,7 @@ const MACHINE: usize = 4;
 const ENTRY: usize = 24 + 16;
 const SIZE_OF_IMAGE: usize = 24 + 56;
 const SUBSYSTEM: usize = 24 + 68;
-const RELOCATION_SIZE: usize = 24 + 112 + 5 * 8 + 4;
+const RELOCATIONS: usize = 24 + 112 + 5 * 8;
 
 /// The text of the file path node that ends this program's own device path.
 fn own_name() -> Result<String, String> {
@@ -283,7 +283,7 @@ fn damaged_programs_are_load_errors() -> Outcome {
     let good = program(APPLICATION)?;
     let pe = pe(&good);
     for (what, at) in
-        [("entry point", pe + ENTRY + 3), ("size", pe + SIZE_OF_IMAGE + 3), ("relocations", pe + RELOCATION_SIZE + 3)]
+        [("entry point", pe + ENTRY + 3), ("size", pe + SIZE_OF_IMAGE + 3), ("relocations", pe + RELOCATIONS + 3)]
     {
         let mut bad = good.clone();
         bad[at] = 0x7F;
