@@ -1,8 +1,10 @@
 //! Publishes Xen's ACPI tables, with the boot performance table beside them.
 
+use core::ffi::c_void;
+
 use hw::paging::PAGE;
 use platform::PhysicalMemory;
-use platform::acpi;
+use platform::acpi::{self, Tables};
 use platform::performance::{self, FPDT, Moment};
 use services::Result;
 use services::Status;
@@ -29,13 +31,22 @@ impl BootPerformance {
 }
 
 /// Installs the ACPI root pointer as a configuration table. Xen's tables stay where they are and as they are; only the list of
-/// them is written anew, with one more entry. Without tables from Xen nothing is published.
-pub fn publish(rsdp: u64, mut memory: Identity) -> Result<BootPerformance> {
-    let mut tables = acpi::tables(&memory, rsdp);
+/// them is written anew, with one more entry. Where that cannot be, Xen's own list is published, and without tables from Xen
+/// nothing is.
+pub fn publish(rsdp: u64, memory: Identity) -> Result<BootPerformance> {
+    let tables = acpi::tables(&memory, rsdp);
     if tables.is_empty() {
         log::warn!("no ACPI tables at {rsdp:#x}");
         return Err(Status::NOT_FOUND);
     }
+    publish_with_performance(tables, memory).inspect_err(|status| {
+        log::error!("boot performance table: {status}");
+        // No worse than it was: an operating system finds Xen's tables.
+        let _ = services::api::install_configuration_table(&ACPI_20, rsdp as *mut c_void);
+    })
+}
+
+fn publish_with_performance(mut tables: Tables, mut memory: Identity) -> Result<BootPerformance> {
     let kept = services::api::allocate_pages(MemoryType::ACPI_NON_VOLATILE, 1)?;
     let reclaimable = services::api::allocate_pages(MemoryType::ACPI_RECLAIM, 1)?;
     memory.write(kept, &performance::fbpt());
@@ -45,6 +56,6 @@ pub fn publish(rsdp: u64, mut memory: Identity) -> Result<BootPerformance> {
     acpi::write_root(&mut memory, root, &tables)
         .filter(|length| root + length <= reclaimable + PAGE)
         .ok_or(Status::OUT_OF_RESOURCES)?;
-    services::api::install_configuration_table(&ACPI_20, root as *mut core::ffi::c_void)?;
+    services::api::install_configuration_table(&ACPI_20, root as *mut c_void)?;
     Ok(BootPerformance { memory, table: kept })
 }

@@ -81,8 +81,8 @@ fn publish_bus(bus: Result<XenBus, StartError>) -> Option<Rc<XenBus>> {
     }
 }
 
-/// What ExitBootServices does to the machine: devices first, as closing them needs clock and events, then the shared page, then
-/// the timer.
+/// What ExitBootServices does to the machine: devices first, as closing them needs events, then the timer, and last the shared
+/// page.
 fn prepare_hand_over(
     handover: Handover,
     xen: &AttachedXen,

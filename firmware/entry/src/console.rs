@@ -15,42 +15,39 @@ const VT_UTF8: Guid = guid!("ad15a0d6-8bec-4acf-a073-d01de77e2d88");
 /// The root of Xen's devices on PVH, as OvmfXen names it.
 const XEN: Guid = guid!("a732241f-383d-4d9c-8ae1-8e09837589d7");
 
-/// Opens Xen's console and makes it the system's; without one the firmware runs mute.
+/// Opens Xen's console and makes it the system's. Without one Xen's log takes what is written: programs use the console
+/// without asking whether there is one.
 pub fn start(domain: Domain) -> Option<&'static Console> {
-    let console: &'static Console = match Console::open(domain) {
-        Ok(console) => Box::leak(Box::new(console)),
-        Err(error) => {
-            log::error!("{error}");
-            return None;
-        }
+    let console = Console::open(domain).inspect_err(|error| log::error!("{error}")).ok();
+    let console: Option<&'static Console> = console.map(|console| &*Box::leak(Box::new(console)));
+    let device: Box<dyn ByteConsole> = match console {
+        Some(console) => Box::new(console),
+        None => Box::new(Log),
     };
-    match install(console) {
-        Ok(()) => Some(console),
-        Err(status) => {
-            log::error!("console: {status}");
-            None
-        }
+    if let Err(status) = install(device) {
+        log::error!("console: {status}");
     }
+    console
 }
 
-fn install(console: &'static Console) -> Result<()> {
+fn install(device: Box<dyn ByteConsole>) -> Result<()> {
     let path = DevicePathBuf::new()
         .with(&Node::VendorHardware { guid: XEN, data: alloc::vec![0] })?
         .with(&Node::VendorMessaging { guid: VT_UTF8, data: alloc::vec::Vec::new() })?;
-    services::abi::console::install_terminal(path.as_path(), Box::new(Shared(console)))?;
+    services::abi::console::install_terminal(path.as_path(), device)?;
     Ok(())
 }
 
-/// The one console, which the terminal and the hand-over both use.
-struct Shared(&'static Console);
+/// Xen's log as a console without keys.
+struct Log;
 
-impl ByteConsole for Shared {
+impl ByteConsole for Log {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.write_bytes(bytes);
+        hw::port::debug_write(bytes);
     }
 
-    fn read(&mut self, into: &mut [u8]) -> usize {
-        self.0.read_bytes(into)
+    fn read(&mut self, _into: &mut [u8]) -> usize {
+        0
     }
 }
 

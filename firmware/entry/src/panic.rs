@@ -2,6 +2,7 @@
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use hw::cpu::{self, Frame};
 use hw::hypervisor::{Hypervisor, ShutdownReason};
@@ -15,8 +16,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     crash()
 }
 
-/// Reports an exception and ends the domain.
+/// Reports an exception and ends the domain. An exception while one is reported ends it at once: both have the same stack.
 pub fn exception(frame: &Frame) -> ! {
+    static REPORTING: AtomicBool = AtomicBool::new(false);
+    if REPORTING.swap(true, Ordering::Relaxed) {
+        crash()
+    }
     let mut out = DebugPort;
     let _ = writeln!(
         out,

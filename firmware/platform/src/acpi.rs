@@ -7,12 +7,14 @@ use crate::PhysicalMemory;
 pub const HEADER: usize = 36;
 /// Most tables a root table of ours can list.
 pub const TABLES_MAX: usize = 64;
+/// Addresses of tables.
+pub type Tables = arrayvec::ArrayVec<u64, TABLES_MAX>;
 /// Size of the root pointer (ACPI 6.5 §5.2.5.3).
 pub const ROOT_POINTER: usize = 36;
 
 /// Addresses of the tables that the root pointer at `rsdp` leads to through its XSDT; empty where something is wrong.
-pub fn tables(memory: &dyn PhysicalMemory, rsdp: u64) -> arrayvec::ArrayVec<u64, TABLES_MAX> {
-    let mut tables = arrayvec::ArrayVec::new();
+pub fn tables(memory: &dyn PhysicalMemory, rsdp: u64) -> Tables {
+    let mut tables = Tables::new();
     let mut pointer = [0; ROOT_POINTER];
     if rsdp == 0 || !memory.read(rsdp, &mut pointer) || !pointer.starts_with(b"RSD PTR ") || sum(&pointer) != 0 {
         return tables;
