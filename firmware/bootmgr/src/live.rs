@@ -8,6 +8,7 @@ use core::ptr::null_mut;
 
 use services::api;
 use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
+use services::event::group;
 use services::image::LoadError;
 use services::{Guid, Handle, Status};
 use uefi_raw::guid;
@@ -20,8 +21,6 @@ use crate::policy::{self, Disk, Firmware, Loaded, Volume};
 
 /// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
 const GLOBAL: Guid = guid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
-/// `EFI_EVENT_GROUP_READY_TO_BOOT` (UEFI 2.10 §7.1.2).
-const READY_TO_BOOT: Guid = guid!("7ce88fb3-4bd7-4679-87a8-a8d8dee50d2b");
 /// How long a boot program may run before it must have taken over or set the watchdog itself (UEFI 2.10 §3.1.2).
 const WATCHDOG_SECONDS: u64 = 5 * 60;
 
@@ -146,7 +145,8 @@ impl Firmware for Live<'_> {
     }
 
     fn start(&mut self, program: Handle) -> Status {
-        api::signal_group(&READY_TO_BOOT);
+        api::signal_group(&group::READY_TO_BOOT);
+        api::signal_group(&group::AFTER_READY_TO_BOOT);
         let _ = api::set_watchdog(WATCHDOG_SECONDS, 0);
         self.host.starting();
         let status = api::start_image(program).unwrap_or_else(|status| status);

@@ -198,16 +198,6 @@ impl Console {
     }
 }
 
-impl ByteConsole for Console {
-    fn write(&mut self, bytes: &[u8]) {
-        self.write_bytes(bytes);
-    }
-
-    fn read(&mut self, into: &mut [u8]) -> usize {
-        self.read_bytes(into)
-    }
-}
-
 impl ByteConsole for &'static Console {
     fn write(&mut self, bytes: &[u8]) {
         self.write_bytes(bytes);

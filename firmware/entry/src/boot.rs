@@ -13,10 +13,10 @@ use platform::performance::Moment;
 use services::Handle;
 use services::abi;
 use services::device_path::DevicePath;
+use services::event::group;
 use services::hardware::{Hardware, Reset};
 use uefi_raw::table::boot::Tpl;
 use uefi_raw::time::Time;
-use uefi_raw::{Guid, guid};
 
 use crate::acpi::BootPerformance;
 use crate::frames::Frames;
@@ -24,9 +24,6 @@ use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
 use crate::{acpi, console, runtime_driver, timeline};
-
-/// `EFI_EVENT_GROUP_BEFORE_EXIT_BOOT_SERVICES` (UEFI 2.10 §7.1.2).
-const BEFORE_EXIT_BOOT_SERVICES: Guid = guid!("8be0e274-3970-4b44-80c5-1ab9502f3bfc");
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -96,7 +93,10 @@ fn prepare_hand_over(
         }
     };
     let entry = Box::new(move |_| note(Moment::ExitEntry));
-    should("boot performance", services::api::create_group_event(&BEFORE_EXIT_BOOT_SERVICES, Tpl::NOTIFY, entry));
+    should(
+        "boot performance",
+        services::api::create_group_event(&group::BEFORE_EXIT_BOOT_SERVICES, Tpl::NOTIFY, entry),
+    );
     services::api::at_exit_boot_services(Box::new(move || {
         handover.run();
         machine.quiesce();

@@ -1,7 +1,5 @@
 //! The local APIC as a one-shot timer: x2APIC registers where the CPU has them, the memory window otherwise.
 
-use core::arch::x86_64::__cpuid;
-
 use x86_64::registers::model_specific::Msr;
 
 /// IA32_APIC_BASE.
@@ -56,11 +54,6 @@ impl LocalApic {
         apic.write(DIVIDE, DIVIDE_BY_16);
         apic.write(SPURIOUS, SPURIOUS_ENABLE | u32::from(spurious));
         apic
-    }
-
-    /// Whether this CPU could use x2APIC registers.
-    pub fn has_x2apic() -> bool {
-        __cpuid(1).ecx & (1 << 21) != 0
     }
 
     /// Lets the timer interrupt with `vector` when it reaches zero, once.

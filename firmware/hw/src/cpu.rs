@@ -307,8 +307,3 @@ pub fn stop() -> ! {
 pub fn stop() -> ! {
     panic!("the CPU was stopped")
 }
-
-/// Root of the page tables in use.
-pub fn page_table_root() -> u64 {
-    Cr3::read().0.start_address().as_u64()
-}

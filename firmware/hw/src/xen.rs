@@ -1,7 +1,7 @@
 //! Xen itself: CPUID leaves, hypercalls, the shared info page. The real half of [`crate::hypervisor`].
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::__cpuid;
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -60,12 +60,6 @@ fn instruction() -> Instruction {
         b"AuthenticAMD" | b"HygonGenuine" => Instruction::Vmmcall,
         _ => Instruction::Vmcall,
     }
-}
-
-/// Frequency of the guest's TSC in kHz (leaf +3, sub-leaf 0), or `None` where Xen does not say.
-pub fn tsc_khz(xen: &XenCpuid) -> Option<u32> {
-    let frequency = __cpuid_count(xen.base + 3, 0).ecx;
-    (frequency != 0).then_some(frequency)
 }
 
 /// Hypercalls of the domain the firmware runs in.

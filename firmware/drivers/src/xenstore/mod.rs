@@ -23,7 +23,7 @@ use hw::hypervisor::{Errno, EventPort, Gfn};
 use xen_abi::{
     HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, XENSTORE_PAYLOAD_MAX, xsd_sockmsg, xsd_sockmsg_type,
     xsd_sockmsg_type_XS_DIRECTORY as XS_DIRECTORY, xsd_sockmsg_type_XS_ERROR as XS_ERROR,
-    xsd_sockmsg_type_XS_MKDIR as XS_MKDIR, xsd_sockmsg_type_XS_READ as XS_READ, xsd_sockmsg_type_XS_RM as XS_RM,
+    xsd_sockmsg_type_XS_READ as XS_READ, xsd_sockmsg_type_XS_RM as XS_RM,
     xsd_sockmsg_type_XS_TRANSACTION_END as XS_TRANSACTION_END,
     xsd_sockmsg_type_XS_TRANSACTION_START as XS_TRANSACTION_START, xsd_sockmsg_type_XS_UNWATCH as XS_UNWATCH,
     xsd_sockmsg_type_XS_WATCH as XS_WATCH, xsd_sockmsg_type_XS_WATCH_EVENT as XS_WATCH_EVENT,
@@ -196,8 +196,6 @@ pub enum Operation<'a> {
     Directory(Key<'a>),
     /// Writes a value, making the key where needed.
     Write(Key<'a>, &'a [u8]),
-    /// Makes a directory.
-    MakeDirectory(Key<'a>),
     /// Removes a key and all below it.
     Remove(Key<'a>),
     /// Watches a key and all below it. There is always a first event at once.
@@ -228,7 +226,6 @@ impl<'a> Operation<'a> {
             Self::Read(key) => of_key(XS_READ, key, [NUL, b"", b""]),
             Self::Directory(key) => of_key(XS_DIRECTORY, key, [NUL, b"", b""]),
             Self::Write(key, value) => of_key(XS_WRITE, key, [NUL, value, b""]),
-            Self::MakeDirectory(key) => of_key(XS_MKDIR, key, [NUL, b"", b""]),
             Self::Remove(key) => of_key(XS_RM, key, [NUL, b"", b""]),
             Self::Watch(key, _) => of_key(XS_WATCH, key, [NUL, token, NUL]),
             Self::Unwatch(key, _) => of_key(XS_UNWATCH, key, [NUL, token, NUL]),
@@ -331,11 +328,6 @@ impl Xenstore {
     /// Writes a value.
     pub fn write(&mut self, transaction: Transaction, key: Key<'_>, value: &[u8]) -> Result<()> {
         self.perform_all(transaction, &[Operation::Write(key, value)])
-    }
-
-    /// Makes a directory; none if it exists.
-    pub fn make_directory(&mut self, transaction: Transaction, key: Key<'_>) -> Result<()> {
-        self.perform_all(transaction, &[Operation::MakeDirectory(key)])
     }
 
     /// Removes a key and all below it.

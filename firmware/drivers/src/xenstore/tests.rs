@@ -39,7 +39,7 @@ fn a_directory_lists_its_names() {
         daemon.store.set(&format!("device/vbd/{name}/state"), 1);
     }
     assert_eq!(store.directory(NONE, Key::path("device/vbd")).unwrap(), ["51712", "51728"]);
-    store.make_directory(NONE, Key::path("data")).unwrap();
+    store.write(NONE, Key::path("data"), b"").unwrap();
     assert_eq!(store.directory(NONE, Key::path("data")).unwrap(), [""; 0]);
     assert_eq!(store.directory(NONE, Key::path("device/vif")), Err(Error::NotFound));
 }

@@ -789,7 +789,7 @@ mod images {
             }
             let file = &*this.cast::<OpenFile>();
             let info = buffer.cast::<FileInfo>();
-            (*info).file_size = (&(*file.volume).data).len() as u64;
+            (*info).file_size = (*file.volume).data.len() as u64;
             (*info).attribute = if file.directory { FileAttribute::DIRECTORY } else { FileAttribute::empty() };
         }
         Status::SUCCESS

@@ -6,22 +6,11 @@ use uefi_raw::Handle;
 
 use crate::Result;
 use crate::abi::{CORE, driver};
-use crate::device_path::DevicePath;
 use crate::handle::driver::Driver;
 
 /// Lets the drivers have `controller`, and with `recursive` all below it. `NOT_FOUND` if none wants it.
 pub fn connect(controller: Handle, recursive: bool) -> Result<()> {
     driver::connect(&CORE, controller, &[], None, recursive)
-}
-
-/// The same; the driver images `preferred` are asked first, and `remaining` tells a bus driver which child is wanted.
-pub fn connect_with(
-    controller: Handle,
-    preferred: &[Handle],
-    remaining: Option<&DevicePath>,
-    recursive: bool,
-) -> Result<()> {
-    driver::connect(&CORE, controller, preferred, remaining, recursive)
 }
 
 /// Connects everything that there is, and what comes of it.
@@ -35,11 +24,6 @@ pub fn connect_all() {
 /// Disconnects all drivers from `controller`.
 pub fn disconnect(controller: Handle) -> Result<()> {
     driver::disconnect(&CORE, controller, None, None)
-}
-
-/// Disconnects one driver, or from one child only.
-pub fn disconnect_driver(controller: Handle, of: Option<Handle>, child: Option<Handle>) -> Result<()> {
-    driver::disconnect(&CORE, controller, of, child)
 }
 
 /// Adds a driver to those that are asked; it stays for good. Returns its driver binding handle.

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 
 use hw::interrupts;
-use uefi_raw::table::boot::{EventNotifyFn, EventType, Tpl};
+use uefi_raw::table::boot::{EventType, Tpl};
 use uefi_raw::{Event, Guid};
 
 use crate::abi::CORE;
@@ -111,12 +111,6 @@ pub fn set_watchdog(seconds: u64, code: u64) -> Result<()> {
 /// armed in the hardware afterwards; setting a timer succeeds and does nothing.
 pub fn stop_timers() {
     stop_timers_in(&CORE);
-}
-
-/// Tells of the events to notify when the runtime services get virtual addresses: id, function, context, in the order
-/// they were made. Allocates nothing, so it can be used in ExitBootServices; `tell` must not use events itself.
-pub fn virtual_address_change_events(tell: impl FnMut(Event, EventNotifyFn, *mut core::ffi::c_void)) {
-    CORE.events.with(|events| events.virtual_address_change(tell));
 }
 
 pub(crate) fn raise_in(core: &Core, level: Tpl) -> Tpl {

@@ -21,11 +21,6 @@ pub fn install_protocols(to: Option<Handle>, interfaces: &[(Guid, *mut c_void)])
     handle::install_unique(&CORE, to, interfaces)
 }
 
-/// Replaces an interface; drivers that use it are disconnected and connected again.
-pub fn reinstall_protocol(on: Handle, protocol: &Guid, old: *mut c_void, new: *mut c_void) -> Result<()> {
-    handle::reinstall(&CORE, on, protocol, old, new)
-}
-
 /// Uninstalls one interface; drivers that use it are disconnected. `ACCESS_DENIED` if it stays in use.
 pub fn uninstall_protocol(from: Handle, protocol: &Guid, interface: *mut c_void) -> Result<()> {
     handle::uninstall(&CORE, from, &[(*protocol, interface)])

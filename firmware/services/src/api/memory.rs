@@ -48,22 +48,6 @@ pub fn allocate_pages(ty: MemoryType, pages: u64) -> Result<u64> {
     allocate_pages_in(&CORE, Placement::Any, ty, pages)
 }
 
-/// Allocates pages at `address`.
-///
-/// # Errors
-/// `NOT_FOUND` if they are not free, `INVALID_PARAMETER`.
-pub fn allocate_pages_at(address: u64, ty: MemoryType, pages: u64) -> Result<u64> {
-    allocate_pages_in(&CORE, Placement::At(address), ty, pages)
-}
-
-/// Allocates pages of which the last byte is at `max` or below.
-///
-/// # Errors
-/// `OUT_OF_RESOURCES`, `INVALID_PARAMETER`.
-pub fn allocate_pages_below(max: u64, ty: MemoryType, pages: u64) -> Result<u64> {
-    allocate_pages_in(&CORE, Placement::Below(max), ty, pages)
-}
-
 /// Frees pages.
 ///
 /// # Errors

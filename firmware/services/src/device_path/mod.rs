@@ -179,18 +179,6 @@ impl DevicePath {
         self.raw_nodes().last()
     }
 
-    /// The path without its last node; of an empty path, the empty path.
-    pub fn without_last(&self) -> DevicePathBuf {
-        let mut path = DevicePathBuf::new();
-        let mut nodes = self.raw_nodes().peekable();
-        while let Some(node) = nodes.next() {
-            if nodes.peek().is_some() {
-                path.insert_bytes_at_end(node.bytes);
-            }
-        }
-        path
-    }
-
     /// Whether the nodes of `prefix` are the first nodes of this path.
     pub fn starts_with(&self, prefix: &Self) -> bool {
         self.strip_prefix(prefix).is_some()
@@ -406,17 +394,6 @@ impl DevicePathBuf {
     /// `TooLong`; the path is then as before.
     pub fn append(&mut self, path: &DevicePath) -> Result<(), DevicePathError> {
         self.append_bytes(path.without_end())
-    }
-
-    /// Puts the nodes of `path` in front.
-    ///
-    /// # Errors
-    /// `TooLong`; the path is then as before.
-    pub fn prepend(&mut self, path: &DevicePath) -> Result<(), DevicePathError> {
-        let mut joined = path.to_owned();
-        joined.append(self)?;
-        *self = joined;
-        Ok(())
     }
 
     /// Appends `path` as one more instance (or several). To an empty path it is just appended.

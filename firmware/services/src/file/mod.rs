@@ -1,6 +1,5 @@
 //! File systems: the trait that file system drivers implement, and the protocols made of it.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -146,6 +145,3 @@ pub trait FileSystem {
     /// Writes everything pending of this file.
     fn flush(&mut self, file: FileId) -> Result<(), FileError>;
 }
-
-/// A mounted volume of any kind.
-pub type BoxedFileSystem = Box<dyn FileSystem>;
