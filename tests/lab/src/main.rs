@@ -62,6 +62,8 @@ enum Action {
     },
     /// Measures the firmware; `tests/bench` builds what it needs.
     Bench(Bench),
+    /// Lists the EFI programs and variable stores from Debian that scenarios can use, and where they are.
+    Programs,
     /// Makes in the cache what is missing, and fetches the package index anew.
     Update,
 }
@@ -167,6 +169,7 @@ fn main() -> ExitCode {
         Action::Reference { names } => reference(&names),
         Action::Disks { name, folder } => disks(&name, &folder),
         Action::Bench(arguments) => measure(&arguments),
+        Action::Programs => programs(),
         Action::Update => update(),
     };
     match result {
@@ -448,6 +451,14 @@ fn measure(arguments: &Bench) -> Result<bool> {
     fs::write(arguments.output.join("samples.json"), serde_json::to_vec_pretty(&samples)?)?;
     fs::write(arguments.output.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
     print!("{}", report.table());
+    Ok(true)
+}
+
+fn programs() -> Result<bool> {
+    let lab = Lab::open(default_firmware_folder())?;
+    for name in lab::programs::names() {
+        println!("{name:20} {}", lab.sources.programs.path(name)?.display());
+    }
     Ok(true)
 }
 

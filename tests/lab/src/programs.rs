@@ -1,4 +1,4 @@
-//! Real EFI programs from Debian packages, unpacked into the cache, and their names in scenarios.
+//! Real EFI programs (and variable stores made by others) from Debian packages, unpacked into the cache, and their names in scenarios.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 14] = [
+const PROGRAMS: [Program; 17] = [
     Program {
         name: "systemd-boot",
         package: "systemd-boot-efi/trixie",
@@ -60,6 +60,9 @@ const PROGRAMS: [Program; 14] = [
     Program { name: "shell-ia32", package: "efi-shell-ia32/trixie", path: "usr/share/efi-shell-ia32/shellia32.efi" },
     Program { name: "ipxe", package: "ipxe/trixie", path: "boot/ipxe.efi" },
     Program { name: "ipxe-snponly", package: "ipxe/trixie", path: "usr/lib/ipxe/snponly.efi" },
+    Program { name: "vars-empty", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.fd" },
+    Program { name: "vars-microsoft", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.ms.fd" },
+    Program { name: "vars-snakeoil", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd" },
     Program { name: "edk2", package: "ovmf/trixie", path: "usr/share/ovmf/OVMF.fd" },
 ];
 
