@@ -68,8 +68,13 @@ pub fn to_fat(unit: u16) -> Option<u8> {
     match u8::try_from(unit) {
         Ok(byte @ 0x21..0x7F) if !FAT_ILLEGAL.contains(&byte) => Some(byte),
         Ok(0..0x80) => None,
-        _ => OEM.iter().position(|oem| *oem == unit).and_then(|index| u8::try_from(index + 0x80).ok()),
+        _ => to_oem(unit),
     }
+}
+
+/// The byte of code page 437 for a character that is not ASCII.
+pub fn to_oem(unit: u16) -> Option<u8> {
+    OEM.iter().position(|oem| *oem == unit).and_then(|index| u8::try_from(index + 0x80).ok())
 }
 
 const STAR: u16 = b'*' as u16;

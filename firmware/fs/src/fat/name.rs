@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use services::file::FileError;
+use services::unicode;
 
 use super::layout::SLOT;
 
@@ -30,9 +31,6 @@ const LOWER_BASE: u8 = 0x08;
 const LOWER_EXTENSION: u8 = 0x10;
 /// Highest numeric tail tried.
 const MAX_TAIL: u32 = 999_999;
-
-/// The upper half of code page 437, which short names are written in.
-const CODE_PAGE: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
 /// Whether two names are the same to a FAT volume.
 pub(super) fn equal(a: &str, b: &str) -> bool {
@@ -156,7 +154,7 @@ pub(super) fn short_text(short: &ShortName, case: u8) -> String {
         for (at, &byte) in bytes[..length].iter().enumerate() {
             let byte = if first && at == 0 && byte == FREE_ESCAPE { FREE } else { byte };
             let c = match byte {
-                0x80.. => CODE_PAGE.chars().nth(usize::from(byte - 0x80)).unwrap_or('_'),
+                0x80.. => oem_char(byte),
                 // What could not be told from a path, or breaks a terminal.
                 0..0x20 | b'/' | b'\\' | 0x7f => '_',
                 _ => char::from(byte),
@@ -167,6 +165,10 @@ pub(super) fn short_text(short: &ShortName, case: u8) -> String {
     part(&short[..8], true, case & LOWER_BASE != 0);
     part(&short[8..], false, case & LOWER_EXTENSION != 0);
     text
+}
+
+fn oem_char(byte: u8) -> char {
+    char::from_u32(unicode::from_oem(byte).into()).unwrap_or('_')
 }
 
 /// The sum over a short name that ties long name entries to it.
@@ -267,7 +269,7 @@ pub(super) fn label(text: &str) -> Result<ShortName, FileError> {
             ' ' => b' ',
             c if c.is_ascii() && is_short(c as u8) => c as u8,
             c if c.is_ascii() => return Err(FileError::InvalidParameter),
-            c => CODE_PAGE.chars().position(|known| known == c).map_or(b'_', |at| (at + 0x80) as u8),
+            c => u16::try_from(u32::from(c)).ok().and_then(unicode::to_oem).unwrap_or(b'_'),
         };
     }
     if label[0] == FREE {
@@ -282,7 +284,7 @@ pub(super) fn label_text(label: &ShortName) -> String {
     for (at, &byte) in label.iter().enumerate() {
         let byte = if at == 0 && byte == FREE_ESCAPE { FREE } else { byte };
         text.push(match byte {
-            0x80.. => CODE_PAGE.chars().nth(usize::from(byte - 0x80)).unwrap_or('_'),
+            0x80.. => oem_char(byte),
             0..0x20 | 0x7f => '_',
             _ => char::from(byte),
         });
@@ -364,7 +366,7 @@ mod tests {
         assert_eq!(short_text(b"FOO     TXT", LOWER_BASE), "foo.TXT");
         assert_eq!(short_text(b"FOO     TXT", LOWER_BASE | LOWER_EXTENSION), "foo.txt");
         assert_eq!(short_text(b"\x05OO     TXT", 0), "σOO.TXT");
-        assert_eq!(CODE_PAGE.chars().count(), 128);
+        assert_eq!(label_text(&label("é½日").unwrap_or_default()), "É½_");
     }
 
     #[test]

@@ -180,7 +180,12 @@ fn input_interfaces(target: Target) -> Result<[Interface; 2]> {
             read_key_stroke_ex,
             wait_for_key_ex: wait_event(target)?,
             set_state,
-            register_key_notify,
+            // SAFETY: a function that may be null is passed as one that may not; null is what a caller must not give and may.
+            register_key_notify: unsafe {
+                mem::transmute::<RegisterKeyNotify<Option<KeyNotifyFn>>, RegisterKeyNotify<KeyNotifyFn>>(
+                    register_key_notify,
+                )
+            },
             unregister_key_notify,
         },
         target,
@@ -334,12 +339,17 @@ unsafe extern "efiapi" fn set_state(_this: *mut SimpleTextInputExProtocol, state
     if can_set_state(state) { Status::SUCCESS } else { Status::UNSUPPORTED }
 }
 
+/// RegisterKeyNotify with a notification function of type `F`.
+type RegisterKeyNotify<F> =
+    unsafe extern "efiapi" fn(*mut SimpleTextInputExProtocol, *const KeyData, F, *mut *mut c_void) -> Status;
+
 unsafe extern "efiapi" fn register_key_notify(
     this: *mut SimpleTextInputExProtocol,
     key: *const KeyData,
-    function: KeyNotifyFn,
+    function: Option<KeyNotifyFn>,
     handle: *mut *mut c_void,
 ) -> Status {
+    let Some(function) = function else { return Status::INVALID_PARAMETER };
     if key.is_null() || handle.is_null() {
         return Status::INVALID_PARAMETER;
     }

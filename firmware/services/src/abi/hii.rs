@@ -45,7 +45,12 @@ static DATABASE: HiiDatabaseProtocol = HiiDatabaseProtocol {
     update_package_list,
     list_package_lists,
     export_package_lists,
-    register_package_notify,
+    // SAFETY: a function that may be null is passed as one that may not; null is what a caller must not give and may.
+    register_package_notify: unsafe {
+        mem::transmute::<RegisterPackageNotify<Option<HiiDatabaseNotifyFn>>, RegisterPackageNotify<HiiDatabaseNotifyFn>>(
+            register_package_notify,
+        )
+    },
     unregister_package_notify,
     find_keyboard_layouts,
     get_keyboard_layout,
@@ -142,14 +147,25 @@ unsafe extern "efiapi" fn export_package_lists(
     }))
 }
 
+/// RegisterPackageNotify with a notification function of type `F`.
+type RegisterPackageNotify<F> = unsafe extern "efiapi" fn(
+    *const HiiDatabaseProtocol,
+    u8,
+    *const Guid,
+    F,
+    HiiDatabaseNotifyType,
+    *mut Handle,
+) -> Status;
+
 unsafe extern "efiapi" fn register_package_notify(
     _this: *const HiiDatabaseProtocol,
     kind: u8,
     guid: *const Guid,
-    function: HiiDatabaseNotifyFn,
+    function: Option<HiiDatabaseNotifyFn>,
     changes: HiiDatabaseNotifyType,
     handle: *mut Handle,
 ) -> Status {
+    let Some(function) = function else { return Status::INVALID_PARAMETER };
     let kind = PackageType(kind);
     if handle.is_null() || (kind == PackageType::GUID) == guid.is_null() || changes.0 & !ALL_CHANGES != 0 {
         return Status::INVALID_PARAMETER;
@@ -548,6 +564,19 @@ mod tests {
             assert_eq!((DATABASE.remove_package_list)(&DATABASE, handle), Status::SUCCESS);
             assert_eq!((DATABASE.remove_package_list)(&DATABASE, handle), Status::NOT_FOUND);
         }
+    }
+
+    #[test]
+    fn a_notification_without_a_function_is_refused() {
+        let mut handle = ptr::null_mut();
+        let mut register = |function| {
+            let changes = HiiDatabaseNotifyType(ALL_CHANGES);
+            // SAFETY: a variable.
+            unsafe {
+                register_package_notify(&DATABASE, PackageType::ALL.0, ptr::null(), function, changes, &raw mut handle)
+            }
+        };
+        assert_eq!(register(None), Status::INVALID_PARAMETER);
     }
 
     #[test]

@@ -161,6 +161,8 @@ fn terminals_and_splitter_serve_applications() {
     // SAFETY: an interface and variables.
     unsafe {
         let input = all.input_ex;
+        let nobody = register_key_notify(input, &raw const wanted, None, &raw mut handle);
+        assert_eq!(nobody, Status::INVALID_PARAMETER);
         let register = (*input).register_key_notify;
         assert_eq!(register(input, &raw const wanted, notified, &raw mut handle), Status::SUCCESS);
         wires[0].type_keys(b"\x03");
