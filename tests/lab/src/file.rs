@@ -1,6 +1,6 @@
 //! What a scenario puts into a file of a disk, by description.
 //!
-//! A string names a source: `program:NAME` (an EFI program from Debian), `linux` (Debian's kernel), `initrd` (the test
+//! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
 //! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`. A table gives the
 //! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
 //! `patch`).
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::uki;
+use crate::{guest_program, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -107,10 +107,11 @@ impl Sources {
         match name.split_once(':') {
             Some(("program", name)) => command::read(&self.programs.path(name)?),
             Some(("firmware", name)) => command::read(&self.firmware.join(name)),
+            Some(("guest", name)) => guest_program::bytes(name),
             Some(("host", path)) => command::read(Path::new(path)),
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),
-            _ => bail!("no source {name}; known: program:NAME, firmware:FILE, host:PATH, linux, initrd"),
+            _ => bail!("no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd"),
         }
     }
 

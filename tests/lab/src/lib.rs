@@ -15,6 +15,7 @@ pub mod dom0;
 pub mod dom0_image;
 pub mod file;
 pub mod guest;
+pub mod guest_program;
 pub mod initrd;
 pub mod machine;
 pub mod packages;

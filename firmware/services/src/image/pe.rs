@@ -94,7 +94,7 @@ impl fmt::Display for PeError {
                 write!(f, "damaged: section {section} ends at {end:#x}, the image at {image:#x}")
             }
             Self::EntryPoint(entry) => write!(f, "damaged: entry point {entry:#x} outside the image"),
-            Self::Relocations => f.write_str("damaged: relocations are cut off"),
+            Self::Relocations => f.write_str("damaged: relocations are cut off or outside the image"),
             Self::RelocationOutside => f.write_str("damaged: a relocation lies outside the image"),
             Self::RelocationType(kind) => write!(f, "relocation of type {kind}, unknown on x86-64"),
             Self::RelocationOverflow => f.write_str("a 32-bit relocation does not reach the load address"),
@@ -231,7 +231,12 @@ impl<'a> Pe<'a> {
         if entry == 0 || u64::from(entry) >= image {
             return Err(PeError::EntryPoint(entry));
         }
-        Ok(Self { file, nt, directories, subsystem, sections })
+        let pe = Self { file, nt, directories, subsystem, sections };
+        // Without it the image would run with addresses that point elsewhere.
+        match pe.directory(pe::IMAGE_DIRECTORY_ENTRY_BASERELOC) {
+            Some((address, _)) if address >= pe.size() => Err(PeError::Relocations),
+            _ => Ok(pe),
+        }
     }
 
     /// What kind of program it is.

@@ -194,6 +194,13 @@ fn relocations_outside_the_image_or_unknown_are_refused() {
 }
 
 #[test]
+fn a_relocation_directory_outside_the_image_is_refused() {
+    let mut file = File::with_relocations(&block(0x2000, &[(10, 0), (10, 8)]));
+    file.relocations.0 = 0x7f00_4000;
+    assert_eq!(file.load_at(0), Err(PeError::Relocations));
+}
+
+#[test]
 fn a_stripped_image_loads_at_its_own_address_only() {
     let mut file = File::new();
     file.characteristics |= pe::IMAGE_FILE_RELOCS_STRIPPED;
