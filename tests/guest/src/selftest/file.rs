@@ -41,7 +41,8 @@ pub const TESTS: &[Test] = tests![
     a_full_directory_is_not_deleted,
     a_file_opened_for_reading_is_not_deleted,
     a_deleted_file_is_not_found,
-    the_volume_tells_its_size_and_label,
+    the_volume_tells_its_size,
+    the_label_can_be_changed,
     deleting_gives_the_space_back,
     files_are_read_and_written_with_events,
     the_directory_of_the_tests_is_deleted,
@@ -517,12 +518,33 @@ fn volume() -> Result<FileSystemInfo, String> {
     Ok(efi!(bytes.as_ptr().cast::<FileSystemInfo>().read()))
 }
 
-fn the_volume_tells_its_size_and_label() -> Outcome {
+fn the_volume_tells_its_size() -> Outcome {
     let info = volume()?;
     check!(info.volume_size > 1 << 20 && info.free_space < info.volume_size && info.read_only.is_false(), "{info:?}");
     check!(info.block_size.is_power_of_two() && info.block_size >= 512, "{info:?}");
-    let label = File::root()?.raw_info(&FileSystemVolumeLabel::ID).map_err(reason("GetInfo, label"))?;
-    same!(crate::support::narrow(label.as_ptr().cast()), "ESP");
+    Ok(())
+}
+
+fn label() -> Result<String, String> {
+    let label = File::root()?.raw_info(&FileSystemVolumeLabel::ID).map_err(reason("GetInfo"))?;
+    Ok(crate::support::narrow(label.as_ptr().cast()))
+}
+
+fn set_label(label: &str) -> Result<(), String> {
+    let (root, label) = (File::root()?, wide(label));
+    let (kind, size) = (&FileSystemVolumeLabel::ID, label.len() * 2);
+    result(efi!(((*root.0).set_info)(root.0, kind, size, label.as_ptr().cast()))).map_err(reason("SetInfo"))
+}
+
+fn the_label_can_be_changed() -> Outcome {
+    let before = label()?;
+    set_label("SELFTEST")?;
+    let inside = label()?;
+    let info = File::root()?.raw_info(&FileSystemInfo::ID).map_err(reason("GetInfo"))?;
+    set_label(&before)?;
+    same!((inside.as_str(), label()?), ("SELFTEST", before));
+    let at = core::mem::offset_of!(FileSystemInfo, volume_label);
+    same!(crate::support::narrow(efi!(info.as_ptr().byte_add(at)).cast()), "SELFTEST");
     Ok(())
 }
 
