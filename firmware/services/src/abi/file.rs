@@ -4,8 +4,8 @@
 //! volume goes away; whatever is done to it then is `MEDIA_CHANGED`. The asynchronous functions are complete when they return.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -46,7 +46,8 @@ struct Volume {
 #[repr(C)]
 struct File {
     protocol: FileProtocolV2,
-    volume: Rc<Volume>,
+    /// Counted atomically: a notification that uses files may come while one is opened or closed.
+    volume: Arc<Volume>,
     id: FileId,
     writable: bool,
     directory: bool,
@@ -65,15 +66,16 @@ impl Volume {
 }
 
 /// Adds EFI_SIMPLE_FILE_SYSTEM_PROTOCOL to a handle.
+#[expect(clippy::arc_with_non_send_sync, reason = "there is one CPU; the count is what interrupts must not tear")]
 pub(crate) fn install(handle: Handle, system: Box<dyn FileSystem>) -> Result<()> {
-    let volume = Rc::into_raw(Rc::new(Volume {
+    let volume = Arc::into_raw(Arc::new(Volume {
         protocol: SimpleFileSystemProtocol { revision: REVISION, open_volume },
         system: Gate::new(Some(system)),
     }));
     let interface = volume.cast_mut().cast();
     api::install_protocol(Some(handle), &SimpleFileSystemProtocol::GUID, interface).map(drop).inspect_err(|_| {
         // SAFETY: made above, and not installed.
-        drop(unsafe { Rc::from_raw(volume) });
+        drop(unsafe { Arc::from_raw(volume) });
     })
 }
 
@@ -86,7 +88,7 @@ pub(crate) fn uninstall(handle: Handle) -> Result<()> {
     }
     api::uninstall_protocol(handle, &SimpleFileSystemProtocol::GUID, interface.cast())?;
     // SAFETY: made by `install`, and no longer installed.
-    let volume = unsafe { Rc::from_raw(interface.cast_const().cast::<Volume>()) };
+    let volume = unsafe { Arc::from_raw(interface.cast_const().cast::<Volume>()) };
     let system = volume.system.with(Option::take)?;
     drop(system);
     Ok(())
@@ -97,10 +99,10 @@ unsafe extern "efiapi" fn open_volume(this: *mut SimpleFileSystemProtocol, root:
         return Status::INVALID_PARAMETER;
     }
     let volume = this.cast_const().cast::<Volume>();
-    // SAFETY: `this` was made by `Rc::into_raw`, and the handle holds on to that count.
+    // SAFETY: `this` was made by `Arc::into_raw`, and the handle holds on to that count.
     let volume = unsafe {
-        Rc::increment_strong_count(volume);
-        Rc::from_raw(volume)
+        Arc::increment_strong_count(volume);
+        Arc::from_raw(volume)
     };
     let opened = volume.with(|system| Ok(system.open_root()?));
     status(opened.map(|id| {
@@ -113,7 +115,7 @@ unsafe extern "efiapi" fn open_volume(this: *mut SimpleFileSystemProtocol, root:
 
 impl File {
     /// Makes a file for a caller to close.
-    fn hand_out(volume: Rc<Volume>, id: FileId, writable: bool, directory: bool) -> *mut FileProtocolV1 {
+    fn hand_out(volume: Arc<Volume>, id: FileId, writable: bool, directory: bool) -> *mut FileProtocolV1 {
         let protocol = FileProtocolV2 {
             v1: FileProtocolV1 {
                 revision: FileProtocolRevision::REVISION_2,
@@ -171,7 +173,7 @@ impl File {
             let info = system.info(id).inspect_err(|_| close_quietly(system, id))?;
             Ok((id, info.attributes.contains(Attributes::DIRECTORY)))
         })?;
-        Ok(Self::hand_out(Rc::clone(&self.volume), id, mode != OpenMode::Read, directory))
+        Ok(Self::hand_out(Arc::clone(&self.volume), id, mode != OpenMode::Read, directory))
     }
 
     /// Reads at the position and moves it on; returns what is to be written to `BufferSize`.
