@@ -96,10 +96,8 @@ impl XenBus {
     /// What cannot be connected is logged and kept for [`failures`](Self::failures).
     pub fn connect_disks(&self) -> Vec<Disk> {
         self.begin_connecting();
-        let (Ok(mut store), Some((connecting, mut failures))) = (self.store.try_borrow_mut(), self.pending.take())
-        else {
-            return Vec::new();
-        };
+        let Ok(mut store) = self.store.try_borrow_mut() else { return Vec::new() };
+        let Some((connecting, mut failures)) = self.pending.take() else { return Vec::new() };
         let (disks, failed) = block::finish(&mut store, &self.means, connecting);
         failures.extend(failed);
         for failure in &failures {
@@ -162,6 +160,11 @@ impl XenBus {
             let devices: ArrayVec<&Device, DISKS_MAX> = devices.iter().map(|device| &**device).collect();
             xenbus::close(&mut store, &devices, &KEYS_WRITTEN, deadline);
         }
+        // Backends that have been told of a ring and that nobody has waited for.
+        let pending = self.pending.borrow();
+        let told = pending.iter().flat_map(|(connecting, _)| connecting.told());
+        let told: ArrayVec<&Device, DISKS_MAX> = told.take(DISKS_MAX).collect();
+        xenbus::close(&mut store, &told, &KEYS_WRITTEN, deadline);
         store.shut_down(self.means.domain.deadline(RECONNECT_TIMEOUT));
         let in_use = self.means.grants.shut_down();
         if in_use > 0 {

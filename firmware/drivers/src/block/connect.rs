@@ -155,6 +155,11 @@ impl Connecting {
         }
     }
 
+    /// The devices whose backends have been told of a ring.
+    pub fn told(&self) -> impl Iterator<Item = &Device> {
+        self.attempts.iter().filter(|attempt| attempt.ring.is_some()).map(|attempt| &attempt.device)
+    }
+
     /// Watches of the open attempts that are `wanted`.
     fn watches(&self, wanted: impl Fn(&Attempt) -> bool) -> Vec<WatchId> {
         let open = self.attempts.iter().filter(|attempt| attempt.outcome.is_none() && wanted(attempt));

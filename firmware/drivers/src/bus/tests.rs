@@ -124,6 +124,27 @@ fn the_hand_over_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_hand_over_closes_disks_that_nobody_has_waited_for() {
+    let world = World::new(&[XVDA], |disk| disk.delay.set(1000));
+    let bus = start(&world);
+    bus.begin_connecting();
+    bus.hand_over();
+    assert_clean(&world);
+}
+
+#[test]
+fn disks_that_are_being_connected_are_not_lost_to_a_call_at_the_wrong_time() {
+    let world = World::new(&[XVDA], |_| {});
+    let bus = start(&world);
+    bus.begin_connecting();
+    let at_work = bus.store.borrow_mut();
+    assert!(bus.connect_disks().is_empty());
+    drop(at_work);
+    assert_eq!(bus.connect_disks().len(), 1);
+    assert_eq!(world.hypervisor.open_ports.borrow().len(), 1);
+}
+
+#[test]
 fn the_hand_over_neither_allocates_nor_frees() {
     for fault in [Fault::None, Fault::Stuck] {
         let world = World::new(&[XVDA, XVDB], |_| {});
