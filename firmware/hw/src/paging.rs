@@ -7,6 +7,9 @@ use core::ptr::NonNull;
 
 use x86_64::structures::paging::PageTableFlags as Flags;
 
+/// From so many pages on everything is forgotten at once: dropping one page after the other would take longer, and an
+/// emulator drops everything for each of them.
+const FLUSH_SINGLY_MAX: u64 = 4;
 /// Bytes of the smallest page.
 pub const PAGE: u64 = 4096;
 const MIB_2: u64 = 2 << 20;
@@ -123,6 +126,21 @@ impl PageTables {
         if end > self.top || !address.is_multiple_of(PAGE) {
             return Err(PagingError::NotMapped);
         }
+        let result = self.write_rights(address, end, access);
+        if result == Ok(false) {
+            return Ok(());
+        }
+        if pages > FLUSH_SINGLY_MAX {
+            flush_all();
+        } else {
+            (0..pages).for_each(|page| flush(address + page * PAGE));
+        }
+        result.map(drop)
+    }
+
+    /// Writes the entries; tells whether any was changed.
+    fn write_rights(&mut self, address: u64, end: u64, access: Access) -> Result<bool, PagingError> {
+        let mut changed = false;
         let mut at = address;
         while at < end {
             let (slot, size) = self.leaf(at);
@@ -132,13 +150,13 @@ impl PageTables {
             } else if size == PAGE || (at.is_multiple_of(size) && end - at >= size) {
                 let keep = entry & (ADDRESS | Flags::HUGE_PAGE.bits());
                 self.write(slot, keep | access.flags().bits());
-                flush(at);
+                changed = true;
                 at += size;
             } else {
                 self.split(slot, size)?;
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Rights of the page at `address`.

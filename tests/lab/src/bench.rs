@@ -41,6 +41,8 @@ const FOLDER: &str = "/var/lab/bench";
 /// What is measured.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The firmware, `OVMF.fd` under whatever name.
+    pub firmware: PathBuf,
     /// The test program, `bench.efi`.
     pub program: PathBuf,
     /// How often everything is started.
@@ -126,7 +128,7 @@ impl Bench<'_> {
         let share = self.dom0.share("bench");
         fs::create_dir_all(&share)?;
         let initrd = sources.image.guest_parts().archive(GUEST_INIT)?;
-        command::write(&share.join("firmware"), sources.source("firmware:OVMF.fd")?)?;
+        command::write(&share.join("firmware"), command::read(&self.plan.firmware)?)?;
         command::write(&share.join("linux"), sources.source("linux")?)?;
         command::write(&share.join("initrd"), &initrd)?;
         let mut script = format!(

@@ -434,7 +434,9 @@ fn disks(name: &str, folder: &Path) -> Result<bool> {
 fn measure(arguments: &Bench) -> Result<bool> {
     let lab = Lab::open(firmware_folder(&arguments.image)?)?;
     fs::create_dir_all(&arguments.output)?;
+    let image = &arguments.image;
     let plan = bench::Plan {
+        firmware: if image.is_dir() { image.join("OVMF.fd") } else { image.clone() },
         program: arguments.program.clone(),
         starts: arguments.starts,
         yardsticks: !arguments.quick,

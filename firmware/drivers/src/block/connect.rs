@@ -72,6 +72,9 @@ pub const KEYS_WRITTEN: [&str; 5 + RING_PAGES_MAX] = {
     keys
 };
 
+/// What is read of a backend that does not know of our ring yet. The state is last: its changes are watched.
+const NEW_KEYS: [&str; 3] = ["max-ring-page-order", "params", STATE];
+
 /// A disk on its way.
 struct Attempt {
     device: Device,
@@ -103,10 +106,8 @@ pub fn begin(store: &mut Xenstore, means: &Means, mut devices: Vec<Device>) -> C
     close_leftovers(store, means, &mut devices);
     let mut attempts: Vec<Attempt> = devices.into_iter().map(Attempt::new).collect();
     for attempt in &mut attempts {
-        // Setting a watch is an event too, so the first look at the backend follows from it.
-        if let Err(error) = attempt.device.watch_backend(store) {
-            attempt.outcome = Some(Err(attempt.device.failure(Step::ReadingDescription, error)));
-        }
+        let result = attempt.begin(store, means);
+        attempt.settle(result);
     }
     let start = means.domain.now();
     let mut connecting = Connecting { attempts, start };
@@ -242,22 +243,40 @@ impl Attempt {
         match self.device.watch {
             Some(watch) if !store.take_event(watch) => Ok(None),
             _ if self.ring.is_some() => self.advance_told(store, means),
-            _ => self.advance_new(store, means),
+            _ => {
+                let values = self.read_backend(store, &NEW_KEYS)?;
+                self.advance_new(store, means, &values)
+            }
         }
     }
 
+    /// The first look at the backend, with a watch for what it does from then on.
+    fn begin(&mut self, store: &mut Xenstore, means: &Means) -> Result<Option<Connected>, Failure> {
+        let mut values = Vec::with_capacity(NEW_KEYS.len());
+        let reads = NEW_KEYS.map(|key| self.device.back(key));
+        let watch = store.watch_and_read(self.device.back(STATE), &reads, |_, reply| {
+            values.push(reply.ok().map(<[u8]>::to_vec));
+        });
+        self.device.watch = Some(watch.map_err(|error| self.device.failure(Step::ReadingDescription, error))?);
+        self.advance_new(store, means, &values)
+    }
+
     /// The backend does not know of our ring yet: tells it when it is ready to hear.
-    fn advance_new(&mut self, store: &mut Xenstore, means: &Means) -> Result<Option<Connected>, Failure> {
-        const KEYS: [&str; 3] = [STATE, "max-ring-page-order", "params"];
-        let values = self.read_backend(store, &KEYS)?;
-        let value = |index: usize| values.get(index).and_then(Option::as_deref);
-        self.backend_state = value(0).map_or(State::Unknown, State::parse);
-        if &*self.device.device_type == "cdrom" && value(2).is_some_and(is_empty_medium) {
+    /// `values` are those of [`NEW_KEYS`].
+    fn advance_new(
+        &mut self,
+        store: &mut Xenstore,
+        means: &Means,
+        values: &[Option<Vec<u8>>],
+    ) -> Result<Option<Connected>, Failure> {
+        let [order, params, state] = [0, 1, 2].map(|index| values.get(index).and_then(Option::as_deref));
+        self.backend_state = state.map_or(State::Unknown, State::parse);
+        if &*self.device.device_type == "cdrom" && params.is_some_and(is_empty_medium) {
             return Err(self.device.failure(Step::ReadingDescription, Reason::NoMedium));
         }
         match self.backend_state {
             State::InitWait | State::Initialised => {
-                let order = value(1).and_then(parse_decimal).unwrap_or(0).min(RING_ORDER_MAX.into()) as u32;
+                let order = order.and_then(parse_decimal).unwrap_or(0).min(RING_ORDER_MAX.into()) as u32;
                 let order = order.min(means.options.ring_order);
                 let ring = Ring::make(&self.device, means, order);
                 let ring = ring.map_err(|reason| self.device.failure(Step::MakingRing, reason))?;

@@ -62,7 +62,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { path: None, ring_order: 0, segments: 64, pool_pages: 256, spin_ns: 50_000 }
+        Self { path: None, ring_order: 0, segments: 64, pool_pages: 512, spin_ns: 200_000 }
     }
 }
 

@@ -19,6 +19,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use arrayvec::ArrayVec;
 use hw::hypervisor::{Errno, EventPort, Gfn};
 use xen_abi::{
     HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN, XENSTORE_PAYLOAD_MAX, xsd_sockmsg, xsd_sockmsg_type,
@@ -370,6 +371,32 @@ impl Xenstore {
             self.watches.retain(|watch| watch.id != id);
         }
         result.map(|()| id)
+    }
+
+    /// Watches a key and then performs reads, in one round trip; `on_reply` gets each one's number and answer. What the first
+    /// event of the watch would tell is in the answers, so it is taken; the key whose changes count must be read last, as a
+    /// change after that is another event.
+    pub fn watch_and_read(
+        &mut self,
+        key: Key<'_>,
+        reads: &[Key<'_>],
+        mut on_reply: impl FnMut(usize, Result<&[u8]>),
+    ) -> Result<WatchId> {
+        let id = self.new_watch(key)?;
+        let mut operations: ArrayVec<Operation<'_>, BATCH> = ArrayVec::new();
+        operations.push(Operation::Watch(key, id));
+        operations.extend(reads.iter().take(BATCH - 1).map(|key| Operation::Read(*key)));
+        let mut watched = Ok(());
+        let result = self.perform(NONE, &operations, |index, reply| match index.checked_sub(1) {
+            None => watched = reply.map(drop),
+            Some(read) => on_reply(read, reply),
+        });
+        if let Err(error) = result.and(watched) {
+            self.watches.retain(|watch| watch.id != id);
+            return Err(error);
+        }
+        self.take_event(id);
+        Ok(id)
     }
 
     /// Ends a watch. Events that are under way are dropped when they arrive.
