@@ -54,9 +54,12 @@ pub struct Options {
     pub ring_order: u32,
     /// Most segments (pages) of a request, where the backend takes indirect requests.
     pub segments: usize,
-    /// Most pages that data of one disk is copied through.
+    /// Most pages that data of one disk is copied through; they are made as large transfers need them. With 128 the backend runs
+    /// dry while data is copied: 16 MiB took 1.7 times as long as with 256 in Xen under emulation. With 512 the time depends
+    /// half as much on how soon the backend's domain is scheduled. Sizes of requests from 11 to 256 segments made no difference.
     pub pool_pages: usize,
-    /// How long a response is looked for before the CPU is given up, in nanoseconds.
+    /// How long a response is looked for before the CPU is given up, in nanoseconds. Falling asleep and being woken costs more
+    /// than a short request: 4 KiB took at best 320,000 ticks where the answer was waited for, 410,000 to 540,000 with a sleep.
     pub spin_ns: u64,
 }
 
