@@ -11,16 +11,15 @@ use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
 use services::event::group;
 use services::image::LoadError;
 use services::{Guid, Handle, Status};
-use uefi_raw::guid;
 use uefi_raw::protocol::block::BlockIoProtocol;
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
-use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes};
+use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes, VariableVendor};
 
 use crate::load_option::LoadOption;
 use crate::policy::{self, Disk, Firmware, Loaded, Volume};
 
 /// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
-const GLOBAL: Guid = guid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
+const GLOBAL: Guid = VariableVendor::GLOBAL_VARIABLE.0;
 /// How long a boot program may run before it must have taken over or set the watchdog itself (UEFI 2.10 §3.1.2).
 const WATCHDOG_SECONDS: u64 = 5 * 60;
 

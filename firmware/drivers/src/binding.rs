@@ -20,8 +20,8 @@ use uefi_raw::protocol::device_path::DevicePathProtocol;
 use crate::block::{Disk, device_name};
 use crate::bus::XenBus;
 
-/// The node of the root handle on PVH.
-const ROOT_NODE: Guid = guid!("a732241f-383d-4d9c-8ae1-8e09837589d7");
+/// The node of the root handle on PVH; also where the console's device path starts.
+pub const ROOT_NODE: Guid = guid!("a732241f-383d-4d9c-8ae1-8e09837589d7");
 /// The node of a device: followed by its type and number.
 const DEVICE_NODE: Guid = guid!("3d3ca290-b9a5-11e3-b75d-b8ac6f7d65e6");
 /// Type of a disk in a device's node.

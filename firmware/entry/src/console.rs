@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 
+use drivers::binding::ROOT_NODE;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use services::api;
@@ -12,8 +13,6 @@ use uefi_raw::guid;
 
 /// `EFI_VT_UTF8_GUID` (UEFI 2.10 §10.3.4.10): the terminal's type in its device path.
 const VT_UTF8: Guid = guid!("ad15a0d6-8bec-4acf-a073-d01de77e2d88");
-/// The root of Xen's devices on PVH, as OvmfXen names it.
-const XEN: Guid = guid!("a732241f-383d-4d9c-8ae1-8e09837589d7");
 
 /// Opens Xen's console and makes it the system's. Without one Xen's log takes what is written: programs use the console
 /// without asking whether there is one.
@@ -32,7 +31,7 @@ pub fn start(domain: Domain) -> Option<&'static Console> {
 
 fn install(device: Box<dyn ByteConsole>) -> Result<()> {
     let path = DevicePathBuf::new()
-        .with(&Node::VendorHardware { guid: XEN, data: alloc::vec![0] })?
+        .with(&Node::VendorHardware { guid: ROOT_NODE, data: alloc::vec![0] })?
         .with(&Node::VendorMessaging { guid: VT_UTF8, data: alloc::vec::Vec::new() })?;
     services::abi::console::install_terminal(path.as_path(), device)?;
     Ok(())

@@ -33,7 +33,7 @@ mod constants {
 global_asm!(
     include_str!("start.s"),
     in_place = sym in_place,
-    START_MAGIC = const xen_abi_magic(),
+    START_MAGIC = const xen_abi::XEN_HVM_START_MAGIC_VALUE,
     CR4_PAE = const constants::CR4_PAE,
     CR0_PG_PE = const constants::CR0_PG_PE,
     EFER = const constants::EFER,
@@ -42,10 +42,6 @@ global_asm!(
     LARGE_PAGE = const constants::LARGE_PAGE,
     options(att_syntax),
 );
-
-const fn xen_abi_magic() -> u32 {
-    xen_abi::XEN_HVM_START_MAGIC_VALUE
-}
 
 unsafe extern "C" {
     static image_start: u8;
