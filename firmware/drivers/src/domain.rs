@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use hw::device::{Ports, Windows};
 use hw::hypervisor::{EventPort, Hypervisor};
 use hw::shared::FrameAllocator;
 
@@ -22,6 +23,40 @@ pub struct Domain {
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Domain")
+    }
+}
+
+/// The machine of an HVM guest: the domain, and what its emulated devices are reached through.
+#[derive(Clone, Copy)]
+pub struct EmulatedMachine {
+    /// Clock, and pages for what devices read and write by themselves.
+    pub domain: Domain,
+    /// I/O ports.
+    pub ports: &'static dyn Ports,
+    /// Memory of devices.
+    pub windows: &'static dyn Windows,
+}
+
+impl fmt::Debug for EmulatedMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmulatedMachine")
+    }
+}
+
+impl EmulatedMachine {
+    /// Looks at `check` again and again until it gives a value; `None` when `nanoseconds` have passed. For what devices do at
+    /// once or nearly so: each look costs a visit to the device model, and lets it run.
+    pub fn poll<T>(&self, nanoseconds: u64, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+        let deadline = self.domain.deadline(nanoseconds);
+        loop {
+            if let Some(value) = check() {
+                return Some(value);
+            }
+            if self.domain.now() >= deadline {
+                return None;
+            }
+            core::hint::spin_loop();
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Drivers for Xen's paravirtual devices.
+//! Drivers for Xen's paravirtual devices, and for the emulated devices of HVM guests.
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`domain`] | the domain the firmware runs in: hypercalls and page frames, handed to every driver |
+//! | [`domain`] | the domain the firmware runs in: hypercalls and page frames, handed to every driver; HVM: ports and device memory |
 //! | [`grants`] | the grant table: which of our pages another domain may use |
 //! | [`events`] | event channel ports of our own, and waiting on a port without interrupts |
 //! | [`xenstore`] | client of the xenstore daemon |
@@ -11,6 +11,7 @@
 //! | [`block`] | paravirtual disks as [`BlockDevice`](services::block::BlockDevice)s |
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
 //! | [`binding`] | the bus in the UEFI driver model |
+//! | [`pci`] | HVM: PCI functions as hvmloader set them up |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -28,6 +29,7 @@ pub mod diagnostics;
 pub mod domain;
 pub mod events;
 pub mod grants;
+pub mod pci;
 pub mod xenbus;
 pub mod xenstore;
 

@@ -10,6 +10,7 @@ use std::vec::Vec;
 
 use core::ptr::NonNull;
 
+use crate::device::{MachineWindow, Ports, Window, Windows};
 use crate::hypervisor::{DomainId, E820Entry, Errno, EventPort, Gfn, Hypervisor, Result, ShutdownReason};
 use crate::shared::{FrameAllocator, PAGE_SIZE, SharedPages};
 
@@ -255,5 +256,133 @@ impl FrameAllocator for FakeFrames {
 
     fn frame_of(&self, address: *const u8) -> Gfn {
         Self::number(address)
+    }
+}
+
+/// A device behind ports, as a test plays it.
+pub trait FakeDevice {
+    /// The guest reads `width` bytes (1, 2 or 4) from `port`; `None` if the port is not this device's.
+    fn read(&mut self, port: u16, width: u8) -> Option<u32>;
+    /// The guest writes `width` bytes to `port`; `false` if the port is not this device's.
+    fn write(&mut self, port: u16, width: u8, value: u32) -> bool;
+}
+
+/// Ports with the devices a test puts behind them. What none of them claims reads as all ones.
+#[derive(Default)]
+pub struct FakePorts {
+    /// The devices, asked in this order.
+    pub devices: RefCell<Vec<Box<dyn FakeDevice>>>,
+}
+
+impl FakePorts {
+    /// Ports with one device.
+    pub fn with(device: impl FakeDevice + 'static) -> Self {
+        Self { devices: RefCell::new(std::vec![Box::new(device)]) }
+    }
+
+    fn read(&self, port: u16, width: u8) -> u32 {
+        self.devices.borrow_mut().iter_mut().find_map(|device| device.read(port, width)).unwrap_or(u32::MAX)
+    }
+
+    fn write(&self, port: u16, width: u8, value: u32) {
+        let _ = self.devices.borrow_mut().iter_mut().any(|device| device.write(port, width, value));
+    }
+}
+
+impl Ports for FakePorts {
+    fn read_u8(&self, port: u16) -> u8 {
+        self.read(port, 1) as u8
+    }
+    fn read_u16(&self, port: u16) -> u16 {
+        self.read(port, 2) as u16
+    }
+    fn read_u32(&self, port: u16) -> u32 {
+        self.read(port, 4)
+    }
+    fn write_u8(&self, port: u16, value: u8) {
+        self.write(port, 1, value.into());
+    }
+    fn write_u16(&self, port: u16, value: u16) {
+        self.write(port, 2, value.into());
+    }
+    fn write_u32(&self, port: u16, value: u32) {
+        self.write(port, 4, value);
+    }
+}
+
+/// Windows over the test's heap, zeroed, found by the address they stand for: one range of memory, whatever the length asked
+/// for. The memory is leaked, so a test can look at it after the driver is gone.
+#[derive(Default, Debug)]
+pub struct FakeWindows {
+    ranges: RefCell<BTreeMap<u64, (*mut u8, usize)>>,
+}
+
+impl FakeWindows {
+    /// Puts `length` bytes of memory at `address`.
+    pub fn add(&self, address: u64, length: usize) {
+        let memory = Box::leak(std::vec![0u64; length.div_ceil(8)].into_boxed_slice());
+        self.ranges.borrow_mut().insert(address, (memory.as_mut_ptr().cast(), length));
+    }
+}
+
+impl Windows for FakeWindows {
+    fn window(&self, address: u64, length: usize) -> Option<Box<dyn Window>> {
+        let ranges = self.ranges.borrow();
+        let (&start, &(memory, size)) = ranges.range(..=address).next_back()?;
+        let offset = usize::try_from(address - start).ok()?;
+        if offset.checked_add(length)? > size {
+            return None;
+        }
+        // SAFETY: within leaked memory that only windows are made of.
+        let window = unsafe { MachineWindow::new(memory.add(offset), length) };
+        Some(Box::new(FakeWindow { address, window }))
+    }
+}
+
+/// A window that says it is where the test put it.
+struct FakeWindow {
+    address: u64,
+    window: MachineWindow,
+}
+
+impl Window for FakeWindow {
+    fn address(&self) -> u64 {
+        self.address
+    }
+    fn len(&self) -> usize {
+        self.window.len()
+    }
+    fn read_u8(&self, offset: usize) -> u8 {
+        self.window.read_u8(offset)
+    }
+    fn read_u16(&self, offset: usize) -> u16 {
+        self.window.read_u16(offset)
+    }
+    fn read_u32(&self, offset: usize) -> u32 {
+        self.window.read_u32(offset)
+    }
+    fn read_u64(&self, offset: usize) -> u64 {
+        self.window.read_u64(offset)
+    }
+    fn write_u8(&self, offset: usize, value: u8) {
+        self.window.write_u8(offset, value);
+    }
+    fn write_u16(&self, offset: usize, value: u16) {
+        self.window.write_u16(offset, value);
+    }
+    fn write_u32(&self, offset: usize, value: u32) {
+        self.window.write_u32(offset, value);
+    }
+    fn write_u64(&self, offset: usize, value: u64) {
+        self.window.write_u64(offset, value);
+    }
+    fn write_bytes(&self, offset: usize, from: &[u8]) {
+        self.window.write_bytes(offset, from);
+    }
+    fn read_bytes(&self, offset: usize, into: &mut [u8]) {
+        self.window.read_bytes(offset, into);
+    }
+    fn fill_u32(&self, offset: usize, count: usize, value: u32) {
+        self.window.fill_u32(offset, count, value);
     }
 }

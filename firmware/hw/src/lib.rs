@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod apic;
 pub mod cpu;
+pub mod device;
 pub mod hypervisor;
 pub mod interrupts;
 pub mod paging;

@@ -1,0 +1,54 @@
+//! PCI of an HVM guest, as hvmloader has set it up: one segment, configuration mechanism 1, BARs assigned.
+//!
+//! | item | what |
+//! | --- | --- |
+//! | [`Configuration`] | configuration space of all functions |
+//! | [`Function`] | one function: identity, BARs, switches |
+//! | [`Bus`] | functions published as handles |
+//! | [`scan`] | all functions there are |
+//!
+//! Sources: PCI Local Bus Specification 3.0, chapter 6; PCI-to-PCI Bridge Architecture 1.2.
+
+mod bus;
+mod configuration;
+mod function;
+
+pub use bus::Bus;
+pub use configuration::{Address, Configuration};
+pub use function::{Bar, Class, Function, scan};
+
+/// Configuration space registers (PCI 3.0 §6.1), by their offsets in bytes.
+pub mod register {
+    /// Vendor, 16 bits; all ones where there is no function.
+    pub const VENDOR: u16 = 0x00;
+    /// Device, 16 bits.
+    pub const DEVICE: u16 = 0x02;
+    /// Command, 16 bits.
+    pub const COMMAND: u16 = 0x04;
+    /// Status, 16 bits.
+    pub const STATUS: u16 = 0x06;
+    /// Revision, 8 bits; interface, sub-class and class follow.
+    pub const REVISION: u16 = 0x08;
+    /// Header type, 8 bits.
+    pub const HEADER_TYPE: u16 = 0x0E;
+    /// First base address register, 32 bits.
+    pub const BAR: u16 = 0x10;
+    /// Secondary bus number of a bridge, 8 bits.
+    pub const SECONDARY_BUS: u16 = 0x19;
+    /// Subsystem vendor, 16 bits; the subsystem follows.
+    pub const SUBSYSTEM_VENDOR: u16 = 0x2C;
+    /// Expansion ROM base address of an endpoint, 32 bits.
+    pub const ROM: u16 = 0x30;
+    /// Offset of the first capability, 8 bits.
+    pub const CAPABILITIES: u16 = 0x34;
+}
+
+/// Bits of the command register (PCI 3.0 §6.2.2).
+pub mod command {
+    /// Answers in I/O space.
+    pub const IO: u16 = 1 << 0;
+    /// Answers in memory space.
+    pub const MEMORY: u16 = 1 << 1;
+    /// May act as bus master.
+    pub const BUS_MASTER: u16 = 1 << 2;
+}
