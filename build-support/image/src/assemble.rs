@@ -3,7 +3,7 @@
 use crate::core_image::CoreImage;
 use crate::elf_header::ElfHeader;
 use crate::ffs::{FfsFile, FileKind, Section};
-use crate::fv::{self, FvError, RESET_VECTOR_LENGTH, Volume};
+use crate::fv::{self, FvError, Volume};
 use crate::image_info::{self, ImageInfo};
 use crate::layout::{ImageLayout, Layout, PAGE, Region, RegionKind};
 use crate::vars;
@@ -13,10 +13,10 @@ use thiserror::Error;
 const CORE_NAME: &str = "OvmfXenCore";
 const RUNTIME_NAME: &str = "RuntimeServices";
 const ERASED: u8 = 0xff;
-
-/// What the reset vector does as long as the core brings no code for it: stop the processor. 16-bit code:
-/// `cli; 1: hlt; jmp 1b`.
-const STOP: [u8; RESET_VECTOR_LENGTH] = [0xfa, 0xf4, 0xeb, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// A machine that loads an image as flash puts its end here.
+const FLASH_END: u64 = 1 << 32;
+/// Bytes at the reset vector's end that hold the address of the code it leads to.
+const ENTRY_FIELD: usize = size_of::<u32>();
 
 /// A finished image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ fn code_volume(
         size: region.size as usize,
         name: layout.guids.code_volume,
         files: vec![core_file(layout, &core.bytes), runtime_file(layout, runtime)],
-        reset_code: core.reset_vector.clone().unwrap_or_else(|| STOP.to_vec()),
+        reset_code: core.reset_vector.clone(),
     };
     // The descriptor does not change the core's size, so the places found without it stay true with it.
     let plan = volume.plan().map_err(full)?;
@@ -121,6 +121,7 @@ fn code_volume(
     if let Some(file) = volume.files.first_mut() {
         *file = core_file(layout, &described);
     }
+    set_hvm_entry(&mut volume.reset_code, FLASH_END - image.size + core_offset + core.hvm_entry);
     let entry = entry(layout, image, region, core_offset + core.pvh_entry)?;
     let used = plan.end_of_files as u64;
     let bytes = volume.to_bytes().map_err(full)?;
@@ -155,6 +156,14 @@ fn described_core(core: &CoreImage, info: &ImageInfo) -> Vec<u8> {
     // `CoreImage` has found the descriptor to be inside.
     bytes[core.image_info..core.image_info + image_info::LENGTH].copy_from_slice(&info.to_bytes());
     bytes
+}
+
+/// Tells the reset vector where it leads to.
+fn set_hvm_entry(reset_code: &mut [u8], address: u64) {
+    // `CoreImage` has found the code to be long enough, and the image lies below 4 GiB.
+    if let Some(field) = reset_code.last_chunk_mut::<ENTRY_FIELD>() {
+        *field = (address as u32).to_le_bytes();
+    }
 }
 
 /// The entry's guest-physical address, if `offset` in the image is a place for it.
@@ -248,16 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_code_ends_the_image() {
+    fn the_reset_code_ends_the_image_and_leads_to_the_core() {
         let core = Core::default().with_reset_vector(0x40, 0x80);
         for image in &images(&core)[..2] {
-            assert!(image.bytes.ends_with(&core.text[0x40..0x80]));
+            let (code, entry) = image.bytes.split_at(image.bytes.len() - 4);
+            assert!(code.ends_with(&core.text[0x40..0x7c]));
+            let offset = u64::from(u32_at(entry, 0)) - ((1 << 32) - image.bytes.len() as u64);
+            let start = &core.text[Core::HVM_ENTRY as usize..];
+            assert_eq!(&image.bytes[offset as usize..][..start.len()], start);
         }
-    }
-
-    #[test]
-    fn without_reset_code_the_processor_stops() {
-        assert!(images(&Core::default())[0].bytes.ends_with(&STOP));
     }
 
     #[test]

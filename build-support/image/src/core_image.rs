@@ -14,6 +14,8 @@ use thiserror::Error;
 const SEGMENT_ALIGNMENT: u64 = 0x1000;
 /// More than any image can carry; stops an absurd address before it becomes an allocation.
 const SIZE_LIMIT: u64 = crate::layout::IMAGE_LIMIT;
+/// The segment that a processor starts in (`F000:FFF0`): hvmloader copies no more of the image's end there, in bytes.
+const RESET_VECTOR_REACH: usize = 0x1_0000;
 /// Length of what a relocation changes, in bytes.
 const RELOCATED_WORD: u64 = 8;
 
@@ -28,8 +30,10 @@ pub struct CoreImage {
     pub pvh_entry: u64,
     /// Offset of the descriptor ([`crate::image_info`]).
     pub image_info: usize,
-    /// 16-bit code that has to end the image, if the core brings any.
-    pub reset_vector: Option<Vec<u8>>,
+    /// Offset of the 32-bit entry that the reset vector leads to.
+    pub hvm_entry: u64,
+    /// 16-bit code that has to end the image. Its last four bytes are for the address of `hvm_entry`.
+    pub reset_vector: Vec<u8>,
 }
 
 /// Why an ELF cannot serve as the core.
@@ -118,11 +122,12 @@ impl CoreImage {
         let bytes = flatten(&segments);
         let memory_size = segments.last().map_or(0, |last| last.memory.end).next_multiple_of(SEGMENT_ALIGNMENT);
         let reset_vector = reset_vector(&elf, &bytes)?;
-        check_relocations(&elf, data, &bytes, memory_size, reset_vector.as_ref())?;
+        check_relocations(&elf, data, &bytes, memory_size, &reset_vector)?;
         Ok(Self {
-            pvh_entry: pvh_entry(&elf, &segments)?,
+            pvh_entry: entry(&elf, &segments, "pvh_entry")?,
+            hvm_entry: entry(&elf, &segments, "hvm_entry")?,
             image_info: image_info(&elf, &bytes)?,
-            reset_vector: reset_vector.and_then(|range| bytes.get(range)).map(<[u8]>::to_vec),
+            reset_vector: bytes.get(reset_vector).unwrap_or_default().to_vec(),
             memory_size,
             bytes,
         })
@@ -196,7 +201,7 @@ fn check_relocations(
     data: &[u8],
     bytes: &[u8],
     memory_size: u64,
-    reset_vector: Option<&Range<usize>>,
+    reset_vector: &Range<usize>,
 ) -> Result<(), CoreError> {
     let inside = |address: u64, length: u64| address.checked_add(length).is_some_and(|end| end <= memory_size);
     for (offset, kind, addend) in relocations(elf, data, bytes)? {
@@ -207,8 +212,7 @@ fn check_relocations(
         if !inside(offset, RELOCATED_WORD) || !u64::try_from(addend).is_ok_and(|target| inside(target, 0)) {
             return Err(CoreError::RelocationTarget { offset, addend });
         }
-        let overlaps = |range: &Range<usize>| offset < range.end as u64 && offset + RELOCATED_WORD > range.start as u64;
-        if reset_vector.is_some_and(overlaps) {
+        if offset < reset_vector.end as u64 && offset + RELOCATED_WORD > reset_vector.start as u64 {
             return Err(CoreError::RelocatedResetVector(offset));
         }
     }
@@ -244,8 +248,7 @@ fn relocations(elf: &Elf<'_>, data: &[u8], bytes: &[u8]) -> Result<Vec<(u64, u32
     Ok(entries.iter().map(|rela| (rela.r_offset(endian), rela.r_type(endian, false), rela.r_addend(endian))).collect())
 }
 
-fn pvh_entry(elf: &Elf<'_>, segments: &[Segment<'_>]) -> Result<u64, CoreError> {
-    let name = "pvh_entry";
+fn entry(elf: &Elf<'_>, segments: &[Segment<'_>], name: &'static str) -> Result<u64, CoreError> {
     let address = required(elf, name)?;
     let executable = segments.iter().any(|segment| {
         segment.flags & elf::PF_X != 0
@@ -272,23 +275,19 @@ fn image_info(elf: &Elf<'_>, bytes: &[u8]) -> Result<usize, CoreError> {
     }
 }
 
-/// Where the 16-bit code is, if there is any.
-fn reset_vector(elf: &Elf<'_>, bytes: &[u8]) -> Result<Option<Range<usize>>, CoreError> {
-    let (first, last) = ("reset_vector_start", "reset_vector_end");
-    let (start, end) = match (symbol(elf, first), symbol(elf, last)) {
-        (None, None) => return Ok(None),
-        (Some(start), Some(end)) => (start, end),
-        (None, _) => return Err(CoreError::NoSymbol(first)),
-        (_, None) => return Err(CoreError::NoSymbol(last)),
-    };
+/// Where the 16-bit code is.
+fn reset_vector(elf: &Elf<'_>, bytes: &[u8]) -> Result<Range<usize>, CoreError> {
+    let (start, end) = (required(elf, "reset_vector_start")?, required(elf, "reset_vector_end")?);
     let range = usize::try_from(start).ok().zip(usize::try_from(end).ok()).map(|(start, end)| start..end);
     range
-        .filter(|range| range.start + crate::fv::RESET_VECTOR_LENGTH <= range.end && range.end <= bytes.len())
-        .map(Some)
+        .filter(|range| {
+            let length = range.end.saturating_sub(range.start);
+            (crate::fv::RESET_VECTOR_LENGTH..=RESET_VECTOR_REACH).contains(&length) && range.end <= bytes.len()
+        })
         .ok_or(CoreError::SymbolPlace {
-            name: last,
+            name: "reset_vector_end",
             address: end,
-            wanted: "must be at least 16 bytes behind reset_vector_start and inside the core's contents",
+            wanted: "must be 16 bytes to 64 KiB behind reset_vector_start and inside the core's contents",
         })
 }
 
@@ -327,18 +326,15 @@ mod tests {
     #[test]
     fn the_reset_vector_is_taken_out() {
         let image = CoreImage::from_elf(&Core::default().with_reset_vector(0x40, 0x60).elf()).unwrap();
-        assert_eq!(image.reset_vector.unwrap(), image.bytes[0x40..0x60]);
+        assert_eq!(image.reset_vector, image.bytes[0x40..0x60]);
     }
 
     #[test]
-    fn a_core_without_a_reset_vector_is_accepted() {
-        assert!(CoreImage::from_elf(&Core::default().elf()).unwrap().reset_vector.is_none());
-    }
-
-    #[test]
-    fn half_a_reset_vector_is_refused() {
-        let text = message(&Core::default().without("reset_vector_end").with_symbol("reset_vector_start", 0x40));
-        assert!(text.contains("`reset_vector_end` is missing"), "{text}");
+    fn a_missing_reset_vector_is_named() {
+        for name in ["reset_vector_start", "reset_vector_end"] {
+            let text = message(&Core::default().without(name));
+            assert!(text.contains(&format!("`{name}` is missing")), "{text}");
+        }
     }
 
     #[test]
@@ -348,12 +344,16 @@ mod tests {
 
     #[test]
     fn a_missing_entry_is_named() {
-        assert!(message(&Core::default().without("pvh_entry")).contains("`pvh_entry` is missing"));
+        for name in ["pvh_entry", "hvm_entry"] {
+            assert!(message(&Core::default().without(name)).contains(&format!("`{name}` is missing")));
+        }
     }
 
     #[test]
     fn an_entry_in_data_is_refused() {
-        assert!(message(&Core::default().with_symbol("pvh_entry", Core::DATA)).contains("executable"));
+        for name in ["pvh_entry", "hvm_entry"] {
+            assert!(message(&Core::default().with_symbol(name, Core::DATA)).contains("executable"));
+        }
     }
 
     #[test]

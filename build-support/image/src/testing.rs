@@ -35,6 +35,7 @@ const DYNAMIC_IN_DATA: usize = 0x100;
 impl Core {
     pub(crate) const DATA: u64 = 0x1000;
     pub(crate) const PVH_ENTRY: u64 = 0x20;
+    pub(crate) const HVM_ENTRY: u64 = 0x30;
     pub(crate) const INFO_IN_DATA: usize = 0x40;
 
     pub(crate) fn with_symbol(mut self, name: &'static str, address: u64) -> Self {
@@ -149,7 +150,13 @@ impl Default for Core {
             bss: 0x5000,
             rela: None,
             extra_dynamic: None,
-            symbols: vec![("pvh_entry", Self::PVH_ENTRY), ("image_info", Self::DATA + Self::INFO_IN_DATA as u64)],
+            symbols: vec![
+                ("pvh_entry", Self::PVH_ENTRY),
+                ("hvm_entry", Self::HVM_ENTRY),
+                ("reset_vector_start", 0xc0),
+                ("reset_vector_end", 0x100),
+                ("image_info", Self::DATA + Self::INFO_IN_DATA as u64),
+            ],
         };
         core.with_relocation(Relocation { offset: Self::DATA, kind: 8, addend: 0x10 })
     }

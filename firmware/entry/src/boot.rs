@@ -7,9 +7,10 @@ use alloc::string::String;
 use bootmgr::live::{self, Host};
 use drivers::bus::{Handover, StartError, XenBus};
 use drivers::domain::Domain;
+use drivers::pci::{self, Function};
 use fs::diagnosis::Diagnosis;
-use platform::Platform;
 use platform::performance::Moment;
+use platform::{GuestKind, Platform};
 use services::Handle;
 use services::abi;
 use services::device_path::DevicePath;
@@ -23,7 +24,7 @@ use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
-use crate::{acpi, console, runtime_driver, timeline};
+use crate::{acpi, console, emulated, runtime_driver, timeline};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -31,7 +32,9 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let frames = Box::leak(Box::new(Frames::new(&xen, top)));
     let domain = Domain { hypervisor: xen.xen, frames };
 
-    let bus = start_bus(domain);
+    let emulated = (start.platform.kind == GuestKind::Hvm).then(|| emulated::machine(domain, &start.platform));
+    let functions = emulated.map(pci::scan).unwrap_or_default();
+    let bus = start_bus(domain, &start.platform, &functions);
     timeline::mark("disks told");
 
     must("system table", abi::start());
@@ -57,15 +60,18 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
 }
 
 /// Xenstore and the paravirtual disks. Their backends take long to connect, so they hear of us first, and are waited for last.
-fn start_bus(domain: Domain) -> Result<XenBus, StartError> {
-    let bus = XenBus::start(domain, drivers::block::Options::default())?;
-    bus.begin_connecting();
-    Ok(bus)
+/// `None` for an HVM guest without the Xen platform device: it is to use emulated devices only.
+fn start_bus(domain: Domain, platform: &Platform, functions: &[Function]) -> Option<Result<XenBus, StartError>> {
+    if platform.kind == GuestKind::Hvm && !functions.iter().any(Function::is_xen_platform) {
+        return None;
+    }
+    let bus = XenBus::start(domain, drivers::block::Options::default());
+    Some(bus.inspect(XenBus::begin_connecting))
 }
 
 /// Makes the disks devices of the driver model; without a bus the firmware can only say so.
-fn publish_bus(bus: Result<XenBus, StartError>) -> Option<Rc<XenBus>> {
-    match bus {
+fn publish_bus(bus: Option<Result<XenBus, StartError>>) -> Option<Rc<XenBus>> {
+    match bus? {
         Ok(bus) => {
             let bus = Rc::new(bus);
             must("Xen bus", drivers::binding::install(bus.clone()));

@@ -160,9 +160,7 @@ pub struct AttachedXen {
 }
 
 fn attach_xen(start: &Start) -> AttachedXen {
-    let Some(hole) = start.platform.memory.hole(HOLE_PAGES) else {
-        panic!("no hole for the shared info page below 4 GiB")
-    };
+    let Some(hole) = start.platform.hole(HOLE_PAGES) else { panic!("no hole for the shared info page below 4 GiB") };
     let Some(base) = NonNull::new(hole as *mut u8) else { panic!("hole at 0") };
     // SAFETY: the hole is mapped by the page tables, and nothing else uses it.
     let page = unsafe { SharedPages::new(base, 1, Gfn(hole / PAGE)) };

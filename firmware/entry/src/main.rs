@@ -1,7 +1,7 @@
 //! The core image: from the domain builder to the boot manager, read from top to bottom.
 //!
 //! 1. [`start`]: assembly brings the CPU into 64-bit mode where the file was loaded; [`start::in_place`] reads the start
-//!    information and moves the image to the top of low memory.
+//!    information (PVH) or what hvmloader left (HVM) and moves the image to the top of low memory.
 //! 2. [`home`]: page tables, exceptions, Xen's shared page, memory map, timer: everything the services stand on.
 //! 3. [`boot`]: services, console, runtime driver, devices, boot manager.
 //!
@@ -14,6 +14,7 @@ extern crate alloc;
 mod acpi;
 mod boot;
 mod console;
+mod emulated;
 mod frames;
 mod home;
 mod logger;

@@ -1,16 +1,18 @@
-//! The first steps, run where the domain builder loaded the file: find Xen, read the start information, move away.
+//! The first steps, run where the domain builder or hvmloader put the file: find Xen, read what they left, move away.
 //!
 //! The image is copied to the top of low memory and continues there ([`crate::home`]); what was loaded becomes free memory.
 
 use core::arch::global_asm;
 use core::ffi::c_void;
+use core::fmt::Display;
 use core::ops::Range;
 use core::ptr;
 
+use hw::mtrr::AllCached;
 use hw::xen::{Xen, XenCpuid};
 use hw::{cpu, port, xen};
 use platform::start_info::{self, Taken};
-use platform::{PhysicalMemory, Platform};
+use platform::{GuestKind, PhysicalMemory, Platform, hvm_info};
 
 use crate::home;
 
@@ -18,6 +20,8 @@ use crate::home;
 mod constants {
     /// CR4.PAE.
     pub const CR4_PAE: u32 = 1 << 5;
+    /// CR0.PE.
+    pub const CR0_PE: u32 = 1;
     /// CR0.PG and CR0.PE.
     pub const CR0_PG_PE: u32 = 1 << 31 | 1;
     /// IA32_EFER.
@@ -42,6 +46,8 @@ global_asm!(
     LARGE_PAGE = const constants::LARGE_PAGE,
     options(att_syntax),
 );
+
+global_asm!(include_str!("reset_vector.s"), CR0_PE = const constants::CR0_PE, options(att_syntax));
 
 unsafe extern "C" {
     static image_start: u8;
@@ -153,27 +159,33 @@ pub struct Start {
     pub reserve: Range<u64>,
 }
 
-/// Called by the assembly: 64-bit mode, identity map of 4 GiB, a small stack.
+/// Called by the assembly: 64-bit mode, identity map of 4 GiB, a small stack. Without start information hvmloader has been here.
 extern "C" fn in_place(base: *mut u8, start_information: u32, tsc: u64) -> ! {
     let Some(xen) = xen::detect() else { no_xen() };
-    let (platform, taken) =
-        match start_info::read(start_information, &Identity { top: 4 << 30 }, &Xen::new(xen.instruction)) {
-            Ok(found) => found,
-            Err(error) => refuse(format_args!("{error}")),
-        };
+    let memory = Identity { top: 4 << 30 };
+    let hypercalls = Xen::new(xen.instruction);
+    let (platform, taken) = match start_information {
+        0 => hvm_info::read(&memory, &hypercalls).map(|platform| (platform, Taken::new())).unwrap_or_else(refuse),
+        address => start_info::read(address, &memory, &hypercalls).unwrap_or_else(refuse),
+    };
     let read = hw::tsc::read();
     let here = Image::running();
     let layout = file_layout();
-    let file = base as u64 - layout.core_offset..base as u64 - layout.core_offset + layout.fd_size;
+    let loaded = base as u64 - layout.core_offset..base as u64 - layout.core_offset + layout.fd_size;
 
     let reserve = home::reserve_size(&platform);
     let mut avoid = taken.clone();
-    let _ = avoid.try_push(file.clone());
-    let Some(place) = platform.memory.place_high(reserve + here.size(), &avoid) else {
-        refuse(format_args!("no {} KiB of free memory below 4 GiB", (reserve + here.size()) / 1024));
-    };
+    let _ = avoid.try_push(loaded.clone());
+    let place = place(&platform, reserve + here.size(), &avoid);
     let image = here.moved_to(place + reserve);
+    // hvmloader leaves the space below 4 GiB, where the file is, uncached.
+    let cached = (platform.kind == GuestKind::Hvm).then(AllCached::begin);
     move_image(here, image);
+    let file = match platform.kind {
+        GuestKind::Pvh => loaded,
+        GuestKind::Hvm => copy_file(loaded, &platform, place..image.end),
+    };
+    drop(cached);
 
     let start = Start {
         tsc,
@@ -190,6 +202,21 @@ extern "C" fn in_place(base: *mut u8, start_information: u32, tsc: u64) -> ! {
     let home = home::at_home as *const () as u64 - here.start + image.start;
     // SAFETY: the copy is complete and relocated, and the stack is free memory.
     unsafe { continue_on_stack(home as usize, home::stack_end(&start.reserve), (&raw const start).cast()) }
+}
+
+/// Free low memory, as high as possible.
+fn place(platform: &Platform, size: u64, avoid: &[Range<u64>]) -> u64 {
+    let place = platform.memory.place_high(size, avoid);
+    place.unwrap_or_else(|| refuse(format_args!("no {} KiB of free memory below 4 GiB", size / 1024)))
+}
+
+/// Brings the file into ordinary memory, where the rest of the firmware takes it apart and frees it.
+fn copy_file(loaded: Range<u64>, platform: &Platform, core: Range<u64>) -> Range<u64> {
+    let size = loaded.end - loaded.start;
+    let place = place(platform, size, &[core]);
+    // SAFETY: the loaded file, to free RAM of its size.
+    unsafe { ptr::copy_nonoverlapping(loaded.start as *const u8, place as *mut u8, size as usize) };
+    place..place + size
 }
 
 /// Copies the running image and fills in the copy's addresses.
@@ -254,7 +281,7 @@ fn no_xen() -> ! {
 }
 
 /// The toolstack handed over something the firmware cannot start from.
-fn refuse(reason: core::fmt::Arguments<'_>) -> ! {
+fn refuse<T>(reason: impl Display) -> T {
     use core::fmt::Write;
     let _ = writeln!(crate::logger::DebugPort, "ovmf-xen: cannot start: {reason}");
     cpu::stop()

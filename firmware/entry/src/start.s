@@ -1,5 +1,6 @@
-# From the domain builder to Rust. PVH entry (docs/misc/pvh.pandoc in Xen's tree): 32-bit protected mode, paging off, flat
-# segments, EBX = start information, no stack, no valid GDT, interrupts off. We run wherever the file was loaded.
+# From the domain builder, or from the reset vector, to Rust. We run wherever the file was loaded.
+# PVH entry (docs/misc/pvh.pandoc in Xen's tree): 32-bit protected mode, paging off, flat segments, EBX = start information, no
+# stack, no valid GDT, interrupts off. HVM entry: the same, with EBP = its own address, EDI:ESI = time stamp (reset_vector.s).
 # AT&T syntax: the assembler takes "symbol - symbol" as a displacement only in this one.
 
 .set CODE, gdt_code - gdt
@@ -7,6 +8,14 @@
 
     .section .text.start, "ax"
     .code32
+    .globl hvm_entry
+hvm_entry:
+    leal here - hvm_entry(%ebp), %ebp
+    movl %esi, %ecx
+    movl %edi, %esi
+    xorl %ebx, %ebx                     # no start information
+    jmp located
+
     .globl pvh_entry
 pvh_entry:
     cld
@@ -21,6 +30,7 @@ here:
     popl %ebp
     movl ${START_MAGIC}, (%ebx)
 
+located:
     leal start_tsc - here(%ebp), %edi
     movl %ecx, (%edi)
     movl %esi, 4(%edi)

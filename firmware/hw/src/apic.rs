@@ -29,6 +29,8 @@ const DIVIDE_BY_16: u32 = 0b0011;
 #[derive(Clone, Copy, Debug)]
 pub struct LocalApic {
     window: Option<u64>,
+    /// What the interrupt inputs were set to: of an HVM guest, the PIC's interrupts.
+    inputs: [u32; 2],
 }
 
 impl LocalApic {
@@ -40,13 +42,14 @@ impl LocalApic {
         let mut base = Msr::new(BASE);
         // SAFETY: the APIC base register exists on every 64-bit CPU.
         let value = unsafe { base.read() };
-        let apic = if value & BASE_X2APIC != 0 {
-            Self { window: None }
+        let mut apic = if value & BASE_X2APIC != 0 {
+            Self { window: None, inputs: [MASKED; 2] }
         } else {
             // SAFETY: only sets the enable bit.
             unsafe { base.write(value | BASE_ENABLE) };
-            Self { window: Some(value & BASE_ADDRESS) }
+            Self { window: Some(value & BASE_ADDRESS), inputs: [MASKED; 2] }
         };
+        apic.inputs = [apic.read(LINT0), apic.read(LINT1)];
         apic.write(TASK_PRIORITY, 0);
         apic.write(TIMER, MASKED);
         apic.write(LINT0, MASKED);
@@ -76,8 +79,11 @@ impl LocalApic {
         self.write(END_OF_INTERRUPT, 0);
     }
 
-    /// Stops and masks the timer and completes what is in service, for the hand-over to the operating system.
+    /// Stops and masks the timer, completes what is in service and gives the interrupt inputs back, for the hand-over to the
+    /// operating system.
     pub fn quiesce(&self) {
+        self.write(LINT0, self.inputs[0]);
+        self.write(LINT1, self.inputs[1]);
         self.write(TIMER, MASKED);
         self.write(INITIAL_COUNT, 0);
         for register in 0..8 {

@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod device;
 pub mod hypervisor;
 pub mod interrupts;
+pub mod mtrr;
 pub mod paging;
 pub mod port;
 pub mod shared;

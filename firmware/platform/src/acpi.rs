@@ -12,6 +12,17 @@ pub type Tables = arrayvec::ArrayVec<u64, TABLES_MAX>;
 /// Size of the root pointer (ACPI 6.5 §5.2.5.3).
 pub const ROOT_POINTER: usize = 36;
 
+/// Where a root pointer may be on a PC (ACPI 6.5 §5.2.5.1).
+const BIOS_AREA: core::ops::Range<u64> = 0xE_0000..0x10_0000;
+
+/// Address of the root pointer that hvmloader left in the BIOS area.
+pub fn find_rsdp(memory: &dyn PhysicalMemory) -> Option<u64> {
+    BIOS_AREA.step_by(16).find(|&address| {
+        let mut pointer = [0; ROOT_POINTER];
+        memory.read(address, &mut pointer) && pointer.starts_with(b"RSD PTR ") && sum(&pointer[..20]) == 0
+    })
+}
+
 /// Addresses of the tables that the root pointer at `rsdp` leads to through its XSDT; empty where something is wrong.
 pub fn tables(memory: &dyn PhysicalMemory, rsdp: u64) -> Tables {
     let mut tables = Tables::new();

@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`start_info`] | PVH start information (`public/arch-x86/hvm/start_info.h`) |
+//! | [`hvm_info`] | what hvmloader leaves for a UEFI firmware |
 //! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+pub mod hvm_info;
 pub mod memory;
 pub mod options;
 pub mod performance;
@@ -48,9 +50,20 @@ pub struct Module {
     pub size: u64,
 }
 
+/// How the guest came to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestKind {
+    /// Started by the domain builder at the PVH entry: no emulated devices.
+    Pvh,
+    /// Started by hvmloader: emulated devices, of which any may be missing.
+    Hvm,
+}
+
 /// What the firmware knows of the machine it runs on.
 #[derive(Clone, Debug)]
 pub struct Platform {
+    /// How the guest came to be.
+    pub kind: GuestKind,
     /// Memory map.
     pub memory: MemoryMap,
     /// ACPI root pointer, 0 if there is none.
@@ -61,4 +74,14 @@ pub struct Platform {
     pub modules: ArrayVec<Module, MODULES_MAX>,
     /// Options found on the command line.
     pub options: Options,
+}
+
+impl Platform {
+    /// Address of `pages` pages below 4 GiB behind which there is neither memory nor a device.
+    pub fn hole(&self, pages: u64) -> Option<u64> {
+        match self.kind {
+            GuestKind::Pvh => self.memory.hole(pages),
+            GuestKind::Hvm => hvm_info::hole(pages),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use xen_abi as abi;
 
 use crate::memory::{MemoryMap, REGIONS_MAX};
 use crate::options::Options;
-use crate::{COMMAND_LINE_MAX, MODULES_MAX, Module, PhysicalMemory, Platform};
+use crate::{COMMAND_LINE_MAX, GuestKind, MODULES_MAX, Module, PhysicalMemory, Platform};
 
 /// Why the start information cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,7 @@ pub fn read(
         log::warn!("unknown option {}", core::str::from_utf8(word).unwrap_or("(not text)"));
     });
     let platform = Platform {
+        kind: GuestKind::Pvh,
         memory: MemoryMap::new(entries.get(..count).unwrap_or_default()),
         rsdp: long(offset_of!(abi::hvm_start_info, rsdp_paddr)),
         command_line,

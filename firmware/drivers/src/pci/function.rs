@@ -13,6 +13,8 @@ const HEADER_LAYOUT: u8 = 0x7F;
 const BRIDGE: u8 = 1;
 /// BARs by header layout.
 const BARS: [u8; 2] = [6, 2];
+/// The device that offers Xen's paravirtual devices to a guest, and the identity that XCP-ng gives it.
+const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
 /// Longest list of capabilities: 192 bytes of 4.
 const CAPABILITIES_MAX: usize = 48;
 
@@ -99,6 +101,11 @@ impl Function {
     /// Whether it is a bridge to another bus.
     pub const fn is_bridge(&self) -> bool {
         self.layout == BRIDGE
+    }
+
+    /// Whether it is Xen's platform device (`xen_platform_pci=1`): the guest may use paravirtual devices.
+    pub fn is_xen_platform(&self) -> bool {
+        XEN_PLATFORM.contains(&self.id)
     }
 
     /// BAR `index`; `None` where it is not used or nothing was assigned. A wide BAR uses the index of its first register.
