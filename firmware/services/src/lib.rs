@@ -17,6 +17,7 @@
 //! | [`hii`] | package lists and strings |
 //! | [`block`] | block devices and partitions as protocols |
 //! | [`file`] | file systems as protocols |
+//! | [`pci`] | PCI functions and root bridges as protocols |
 //! | [`unicode`] | comparison and case of UCS-2 strings |
 //! | [`table`] | system table, configuration tables, checksums |
 #![cfg_attr(not(test), no_std)]
@@ -41,6 +42,7 @@ pub mod hii;
 pub mod image;
 pub mod lock;
 pub mod memory;
+pub mod pci;
 pub mod table;
 pub mod unicode;
 

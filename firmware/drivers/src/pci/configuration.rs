@@ -3,29 +3,14 @@
 use core::fmt;
 
 use hw::device::Ports;
+use hw::interrupts;
+use services::pci::Address;
 
 const ADDRESS: u16 = 0xCF8;
 const DATA: u16 = 0xCFC;
 const ENABLE: u32 = 1 << 31;
 /// Bytes of a function's configuration space.
 const SIZE: u16 = 256;
-
-/// Where a function is: bus, device, function. All functions are in segment 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Address {
-    /// Bus, from 0.
-    pub bus: u8,
-    /// Device, 0 to 31.
-    pub device: u8,
-    /// Function, 0 to 7.
-    pub function: u8,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x}:{:02x}.{}", self.bus, self.device, self.function)
-    }
-}
 
 /// The configuration space. Offsets are in bytes; an access that is not aligned to its size, or outside the 256 bytes, reads as
 /// all ones and writes nothing, as where there is no function.
@@ -46,50 +31,60 @@ impl Configuration {
         Self { ports }
     }
 
-    /// Writes the address register; the data port of the access, or `None` for one that cannot be.
-    fn select(self, address: Address, offset: u16, width: u16) -> Option<u16> {
+    /// Runs `f` on the data port of an access, once the address register leads there; `None` for an access that cannot be.
+    /// Interrupts are off: a notification that has to do with PCI would change the address register.
+    fn at<R>(self, address: Address, offset: u16, width: u16, f: impl FnOnce(u16) -> R) -> Option<R> {
         if !offset.is_multiple_of(width) || offset >= SIZE || address.device > 31 || address.function > 7 {
             return None;
         }
         let device = u32::from(address.device) << 11 | u32::from(address.function) << 8;
         let dword = u32::from(offset & !3);
+        let enabled = interrupts::disable();
         self.ports.write_u32(ADDRESS, ENABLE | u32::from(address.bus) << 16 | device | dword);
-        Some(DATA + offset % 4)
+        let result = f(DATA + offset % 4);
+        interrupts::restore(enabled);
+        Some(result)
     }
 
     /// Reads 8 bits.
     pub fn read_u8(self, address: Address, offset: u16) -> u8 {
-        self.select(address, offset, 1).map_or(u8::MAX, |port| self.ports.read_u8(port))
+        self.at(address, offset, 1, |port| self.ports.read_u8(port)).unwrap_or(u8::MAX)
     }
 
     /// Reads 16 bits.
     pub fn read_u16(self, address: Address, offset: u16) -> u16 {
-        self.select(address, offset, 2).map_or(u16::MAX, |port| self.ports.read_u16(port))
+        self.at(address, offset, 2, |port| self.ports.read_u16(port)).unwrap_or(u16::MAX)
     }
 
     /// Reads 32 bits.
     pub fn read_u32(self, address: Address, offset: u16) -> u32 {
-        self.select(address, offset, 4).map_or(u32::MAX, |port| self.ports.read_u32(port))
+        self.at(address, offset, 4, |port| self.ports.read_u32(port)).unwrap_or(u32::MAX)
     }
 
     /// Writes 8 bits.
     pub fn write_u8(self, address: Address, offset: u16, value: u8) {
-        if let Some(port) = self.select(address, offset, 1) {
-            self.ports.write_u8(port, value);
-        }
+        self.at(address, offset, 1, |port| self.ports.write_u8(port, value));
     }
 
     /// Writes 16 bits.
     pub fn write_u16(self, address: Address, offset: u16, value: u16) {
-        if let Some(port) = self.select(address, offset, 2) {
-            self.ports.write_u16(port, value);
-        }
+        self.at(address, offset, 2, |port| self.ports.write_u16(port, value));
     }
 
     /// Writes 32 bits.
     pub fn write_u32(self, address: Address, offset: u16, value: u32) {
-        if let Some(port) = self.select(address, offset, 4) {
+        self.at(address, offset, 4, |port| self.ports.write_u32(port, value));
+    }
+
+    /// What of all ones stays in a register of 32 bits, which gets `value` back. The address register is written once only:
+    /// each access costs.
+    pub fn probe_u32(self, address: Address, offset: u16, value: u32, ones: u32) -> u32 {
+        let probe = |port| {
+            self.ports.write_u32(port, ones);
+            let mask = self.ports.read_u32(port);
             self.ports.write_u32(port, value);
-        }
+            mask
+        };
+        self.at(address, offset, 4, probe).unwrap_or(0)
     }
 }

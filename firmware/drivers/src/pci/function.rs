@@ -1,11 +1,14 @@
 //! Functions, their BARs and switches.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
-use hw::device::Window;
+use hw::device::{Ports, Window};
+use services::pci::{Address, Bar, PciDevice, PciSpaces};
 
-use super::{Address, Configuration, command, register};
+use super::{Configuration, command, register};
 use crate::domain::EmulatedMachine;
 
 const MULTI_FUNCTION: u8 = 0x80;
@@ -29,29 +32,6 @@ pub struct Class {
     pub interface: u8,
 }
 
-/// Where a function answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bar {
-    /// I/O ports.
-    Ports {
-        /// First port.
-        first: u16,
-        /// Number of ports.
-        count: u32,
-    },
-    /// Memory.
-    Memory {
-        /// First byte.
-        address: u64,
-        /// Number of bytes, a power of two.
-        size: u64,
-        /// Whether reading has no effect.
-        prefetchable: bool,
-        /// Whether it takes two registers.
-        wide: bool,
-    },
-}
-
 /// One function.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -64,18 +44,23 @@ pub struct Function {
     /// Layout of its header: 0 for an endpoint, 1 for a bridge.
     layout: u8,
     bars: [Option<Bar>; 6],
+    /// The bridge its bus is behind; none for the root bus.
+    bridge: Option<Address>,
+    /// Whether somebody has made it bus master since the scan; one for all that stand for this function.
+    mastered: Rc<Cell<bool>>,
 }
 
 impl Function {
-    /// Reads what is at `address`; `None` where there is no function.
-    fn read(machine: EmulatedMachine, address: Address) -> Option<Self> {
+    /// Reads what is at `address`, behind `bridge`; `None` where there is no function. Tells too whether the device has more.
+    fn read(machine: EmulatedMachine, bridge: Option<Address>, address: Address) -> Option<(Self, bool)> {
         let configuration = Configuration::new(machine.ports);
         let id = configuration.read_u32(address, register::VENDOR);
         if id & 0xFFFF == 0xFFFF || id & 0xFFFF == 0 {
             return None;
         }
         let [_, interface, sub, base] = configuration.read_u32(address, register::REVISION).to_le_bytes();
-        let layout = configuration.read_u8(address, register::HEADER_TYPE) & HEADER_LAYOUT;
+        let header = configuration.read_u8(address, register::HEADER_TYPE);
+        let layout = header & HEADER_LAYOUT;
         let mut function = Self {
             machine,
             address,
@@ -83,9 +68,11 @@ impl Function {
             class: Class { base, sub, interface },
             layout,
             bars: [None; 6],
+            bridge,
+            mastered: Rc::default(),
         };
         function.bars = function.measure();
-        Some(function)
+        Some((function, header & MULTI_FUNCTION != 0))
     }
 
     /// Where it is.
@@ -101,6 +88,11 @@ impl Function {
     /// Whether it is a bridge to another bus.
     pub const fn is_bridge(&self) -> bool {
         self.layout == BRIDGE
+    }
+
+    /// The bridge its bus is behind; `None` for the root bus.
+    pub const fn bridge(&self) -> Option<Address> {
+        self.bridge
     }
 
     /// Whether it is Xen's platform device (`xen_platform_pci=1`): the guest may use paravirtual devices.
@@ -130,16 +122,19 @@ impl Function {
 
     /// Writes 8 bits of its configuration space.
     pub fn write_u8(&self, offset: u16, value: u8) {
+        self.note_write(offset, value.into());
         self.configuration().write_u8(self.address, offset, value);
     }
 
     /// Writes 16 bits of its configuration space.
     pub fn write_u16(&self, offset: u16, value: u16) {
+        self.note_write(offset, value.into());
         self.configuration().write_u16(self.address, offset, value);
     }
 
     /// Writes 32 bits of its configuration space.
     pub fn write_u32(&self, offset: u16, value: u32) {
+        self.note_write(offset, value);
         self.configuration().write_u32(self.address, offset, value);
     }
 
@@ -181,6 +176,20 @@ impl Function {
         None
     }
 
+    /// Ceases to be bus master, where somebody has made it that since the scan. Allocates nothing.
+    pub fn stop_mastering(&self) {
+        if self.mastered.replace(false) {
+            self.disable(command::BUS_MASTER);
+        }
+    }
+
+    /// Notes that it becomes bus master.
+    pub(super) fn note_write(&self, offset: u16, value: u32) {
+        if offset == register::COMMAND && value & u32::from(command::BUS_MASTER) != 0 {
+            self.mastered.set(true);
+        }
+    }
+
     fn configuration(&self) -> Configuration {
         Configuration::new(self.machine.ports)
     }
@@ -191,65 +200,121 @@ impl Function {
         let mut bars = [None; 6];
         let Some(&count) = BARS.get(usize::from(self.layout)) else { return bars };
         let switches = self.read_u16(register::COMMAND);
-        self.write_u16(register::COMMAND, switches & !(command::IO | command::MEMORY));
+        // Not through `write_u16`: a bus master that hvmloader left on was not started by anybody here.
+        let write = |value| self.configuration().write_u16(self.address, register::COMMAND, value);
+        write(switches & !(command::IO | command::MEMORY));
         let mut index = 0;
         while index < count {
-            let bar = self.measure_bar(index, count);
+            let (bar, registers) = self.measure_bar(index, count);
             bars[usize::from(index)] = bar;
-            index += if matches!(bar, Some(Bar::Memory { wide: true, .. })) { 2 } else { 1 };
+            index += registers;
         }
-        self.write_u16(register::COMMAND, switches);
+        write(switches);
         bars
     }
 
-    fn measure_bar(&self, index: u8, count: u8) -> Option<Bar> {
+    /// The BAR at `index`, and how many registers it takes.
+    fn measure_bar(&self, index: u8, count: u8) -> (Option<Bar>, u8) {
         let at = register::BAR + u16::from(index) * 4;
-        let (value, mask) = self.probe(at);
-        if mask == 0 {
-            return None;
+        let low = self.read_u32(at);
+        // Nothing there, or nothing assigned; most are so, and probing costs.
+        if low == 0 {
+            return (None, 1);
         }
-        if value & 1 != 0 {
-            let first = value & !3;
-            // A device may decode 16 bits only; the rest of the mask is then zero.
-            let count = (!(mask & !3 | 0xFFFF_0000)).wrapping_add(1);
-            return (first != 0).then_some(Bar::Ports { first: u16::try_from(first).ok()?, count });
+        let mask = self.configuration().probe_u32(self.address, at, low, u32::MAX);
+        if low & 1 != 0 {
+            return (ports(low, mask), 1);
         }
-        let wide = value & 0b110 == 0b100;
-        let prefetchable = value & 0b1000 != 0;
-        let (high, high_mask) = match wide {
-            true if index + 1 < count => self.probe(at + 4),
-            true => return None,
-            false => (0, u32::MAX),
-        };
-        let address = u64::from(high) << 32 | u64::from(value & !0xF);
-        let size = (!(u64::from(high_mask) << 32 | u64::from(mask & !0xF))).wrapping_add(1);
-        // Nothing assigned: the device is not usable, but the next register is still this BAR's.
-        (size.is_power_of_two()).then_some(Bar::Memory { address, size, prefetchable, wide })
+        if low & 0b110 != 0b100 {
+            return (memory(low, 0, mask, u32::MAX), 1);
+        }
+        // There is no register for the upper half.
+        if index + 1 >= count {
+            return (None, 1);
+        }
+        let high = self.read_u32(at + 4);
+        let high_mask = self.configuration().probe_u32(self.address, at + 4, high, u32::MAX);
+        (memory(low, high, mask, high_mask), 2)
+    }
+}
+
+/// What a register of I/O space and the mask of its size say; `None` if nothing was assigned, or it makes no sense.
+fn ports(value: u32, mask: u32) -> Option<Bar> {
+    let first = u16::try_from(value & !3).ok().filter(|first| *first != 0)?;
+    // A device may decode 16 bits only; the rest of the mask is then zero.
+    let count = (!(mask & !3 | 0xFFFF_0000)).wrapping_add(1);
+    let fits = count.is_power_of_two() && u32::from(first) + count <= 1 << 16;
+    fits.then_some(Bar::Ports { first, count })
+}
+
+/// The same for memory.
+fn memory(low: u32, high: u32, low_mask: u32, high_mask: u32) -> Option<Bar> {
+    let address = u64::from(high) << 32 | u64::from(low & !0xF);
+    let size = (!(u64::from(high_mask) << 32 | u64::from(low_mask & !0xF))).wrapping_add(1);
+    let fits = address != 0 && size.is_power_of_two() && address.checked_add(size).is_some();
+    let (prefetchable, wide) = (low & 0b1000 != 0, low & 0b110 == 0b100);
+    fits.then_some(Bar::Memory { address, size, prefetchable, wide })
+}
+
+impl PciSpaces for Function {
+    fn window(&self, address: u64, length: usize) -> Option<Box<dyn Window>> {
+        self.machine.windows.window(address, length)
     }
 
-    /// A register's value, and what of all ones stays in it.
-    fn probe(&self, at: u16) -> (u32, u32) {
-        let value = self.read_u32(at);
-        self.write_u32(at, u32::MAX);
-        let mask = self.read_u32(at);
-        self.write_u32(at, value);
-        (value, mask)
+    fn ports(&self) -> &dyn Ports {
+        self.machine.ports
+    }
+}
+
+impl PciDevice for Function {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn bar(&self, index: u8) -> Option<Bar> {
+        self.bar(index)
+    }
+
+    fn class(&self) -> [u8; 3] {
+        [self.class.base, self.class.sub, self.class.interface]
+    }
+
+    fn is_bridge(&self) -> bool {
+        self.is_bridge()
+    }
+
+    fn read_configuration(&self, offset: u16, unit: u8) -> u32 {
+        match unit {
+            1 => self.read_u8(offset).into(),
+            2 => self.read_u16(offset).into(),
+            _ => self.read_u32(offset),
+        }
+    }
+
+    fn write_configuration(&self, offset: u16, unit: u8, value: u32) {
+        match unit {
+            1 => self.write_u8(offset, value as u8),
+            2 => self.write_u16(offset, value as u16),
+            _ => self.write_u32(offset, value),
+        }
     }
 }
 
 /// All functions, by address: bus 0 and what its bridges lead to.
 pub fn scan(machine: EmulatedMachine) -> Vec<Function> {
     let mut functions = Vec::new();
-    let mut buses = alloc::vec![0];
+    // A bus is visited once, whatever bridges say.
+    let mut buses = alloc::vec![(0, None)];
     let mut next = 0;
-    while let Some(&bus) = buses.get(next) {
+    while let Some(&(bus, bridge)) = buses.get(next) {
         next += 1;
         for device in 0..32 {
-            for function in scan_device(machine, bus, device) {
-                let secondary = function.read_u8(register::SECONDARY_BUS);
-                // A bus is visited once, whatever bridges say.
-                if function.is_bridge() && !buses.contains(&secondary) {
-                    buses.push(secondary);
+            for function in scan_device(machine, bridge, bus, device) {
+                if function.is_bridge() {
+                    let secondary = function.read_u8(register::SECONDARY_BUS);
+                    if buses.iter().all(|(known, _)| *known != secondary) {
+                        buses.push((secondary, Some(function.address)));
+                    }
                 }
                 functions.push(function);
             }
@@ -259,13 +324,12 @@ pub fn scan(machine: EmulatedMachine) -> Vec<Function> {
     functions
 }
 
-fn scan_device(machine: EmulatedMachine, bus: u8, device: u8) -> Vec<Function> {
-    let at = |function| Address { bus, device, function };
-    let Some(first) = Function::read(machine, at(0)) else { return Vec::new() };
-    let more = first.read_u8(register::HEADER_TYPE) & MULTI_FUNCTION != 0;
+fn scan_device(machine: EmulatedMachine, bridge: Option<Address>, bus: u8, device: u8) -> Vec<Function> {
+    let read = |function| Function::read(machine, bridge, Address { bus, device, function });
+    let Some((first, more)) = read(0) else { return Vec::new() };
     let mut functions = alloc::vec![first];
     if more {
-        functions.extend((1..8).filter_map(|function| Function::read(machine, at(function))));
+        functions.extend((1..8).filter_map(read).map(|(function, _)| function));
     }
     functions
 }

@@ -4,18 +4,34 @@
 //! | --- | --- |
 //! | [`Configuration`] | configuration space of all functions |
 //! | [`Function`] | one function: identity, BARs, switches |
-//! | [`Bus`] | functions published as handles |
+//! | [`Bus`] | all functions, and those published as handles |
+//! | [`publish`] | the bus in the UEFI driver model |
 //! | [`scan`] | all functions there are |
 //!
 //! Sources: PCI Local Bus Specification 3.0, chapter 6; PCI-to-PCI Bridge Architecture 1.2.
 
+mod binding;
 mod bus;
 mod configuration;
 mod function;
 
+pub use binding::publish;
 pub use bus::Bus;
-pub use configuration::{Address, Configuration};
-pub use function::{Bar, Class, Function, scan};
+pub use configuration::Configuration;
+pub use function::{Class, Function, scan};
+pub use services::pci::{Address, Bar};
+
+/// Base classes (PCI 3.0 appendix D).
+pub mod class {
+    /// Disks.
+    pub const STORAGE: u8 = 0x01;
+    /// Network cards.
+    pub const NETWORK: u8 = 0x02;
+    /// Graphics cards.
+    pub const DISPLAY: u8 = 0x03;
+    /// Bridges, to ISA and to the host among them.
+    pub const BRIDGE: u8 = 0x06;
+}
 
 /// Configuration space registers (PCI 3.0 §6.1), by their offsets in bytes.
 pub mod register {

@@ -17,6 +17,7 @@ mod load_file;
 pub mod memory;
 pub mod memory_attribute;
 pub mod misc;
+pub mod pci;
 mod rng;
 mod runtime;
 pub mod table;

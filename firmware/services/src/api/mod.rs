@@ -7,6 +7,7 @@ pub mod file;
 pub mod handle;
 pub mod image;
 pub mod memory;
+pub mod pci;
 pub mod table;
 
 pub use block::*;
@@ -16,4 +17,5 @@ pub use file::*;
 pub use handle::*;
 pub use image::*;
 pub use memory::*;
+pub use pci::*;
 pub use table::*;
