@@ -1,4 +1,5 @@
-//! The bus in the UEFI driver model: a root handle, and a driver that makes a child of it for each disk.
+//! The bus in the UEFI driver model: a driver that makes a child for each disk, of a root handle (PVH) or of the platform
+//! device's PCI function (HVM).
 //!
 //! Device paths are those that OvmfXen gives, so that boot options made with it go on working.
 
@@ -9,7 +10,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ptr;
 
-use services::api;
+use services::api::{self, PciIoProtocol};
 use services::device_path::{DevicePath, DevicePathBuf, Node};
 use services::handle::OpenAttributes;
 use services::handle::driver::Driver;
@@ -19,6 +20,7 @@ use uefi_raw::protocol::device_path::DevicePathProtocol;
 
 use crate::block::{Disk, device_name};
 use crate::bus::XenBus;
+use crate::pci;
 
 /// The node of the root handle on PVH; also where the console's device path starts.
 pub const ROOT_NODE: Guid = guid!("a732241f-383d-4d9c-8ae1-8e09837589d7");
@@ -30,16 +32,50 @@ const DISK_TYPE: u8 = 1;
 const XEN_BUS: Guid = guid!("c2f0ba5e-3c6f-4f0e-9d3a-6d9f5a1f7b52");
 const VERSION: u32 = 1;
 
-/// Makes the root handle and adds the driver. Disks come to be when the root handle is connected.
+/// PVH: makes the root handle and adds the driver. Disks come to be when the root handle is connected.
 pub fn install(bus: Rc<XenBus>) -> Result<Handle> {
     let path = DevicePathBuf::new().with(&Node::VendorHardware { guid: ROOT_NODE, data: Vec::new() })?;
     // The handle stays for good, and so does its path.
     let path: &'static DevicePathBuf = Box::leak(Box::new(path));
     let interface = path.as_bytes().as_ptr().cast_mut().cast();
     let root = api::install_protocols(None, &[(DevicePathProtocol::GUID, interface), (XEN_BUS, ptr::null_mut())])?;
-    let driver = XenBusDriver { bus, root, path, managing: Cell::new(false), children: RefCell::default() };
-    api::install_driver(Box::new(driver))?;
+    install_driver(bus, Parent::Root(root))?;
     Ok(root)
+}
+
+/// HVM: adds the driver. Disks come to be when the Xen platform device, a function of `pci`, is connected.
+pub fn install_on_platform_device(bus: Rc<XenBus>, pci: Rc<pci::Bus>) -> Result<()> {
+    install_driver(bus, Parent::PlatformDevice(pci))
+}
+
+fn install_driver(bus: Rc<XenBus>, parent: Parent) -> Result<()> {
+    let driver = XenBusDriver { bus, parent, managing: Cell::new(None), children: RefCell::default() };
+    api::install_driver(Box::new(driver)).map(drop)
+}
+
+/// What the disks are children of.
+enum Parent {
+    /// A handle of the bus's own.
+    Root(Handle),
+    /// The platform device on this bus.
+    PlatformDevice(Rc<pci::Bus>),
+}
+
+impl Parent {
+    fn is(&self, controller: Handle) -> bool {
+        match self {
+            Self::Root(root) => *root == controller,
+            Self::PlatformDevice(pci) => pci.function(controller).is_some_and(|function| function.is_xen_platform()),
+        }
+    }
+
+    /// The protocol by which the driver says that it manages the parent.
+    const fn protocol(&self) -> &'static Guid {
+        match self {
+            Self::Root(_) => &XEN_BUS,
+            Self::PlatformDevice(_) => &PciIoProtocol::GUID,
+        }
+    }
 }
 
 /// The device path of a disk below `root`.
@@ -70,9 +106,8 @@ pub fn disk_name(path: &DevicePath) -> Option<String> {
 
 struct XenBusDriver {
     bus: Rc<XenBus>,
-    root: Handle,
-    path: &'static DevicePathBuf,
-    managing: Cell<bool>,
+    parent: Parent,
+    managing: Cell<Option<Handle>>,
     children: RefCell<Vec<(Handle, Disk)>>,
 }
 
@@ -86,10 +121,10 @@ impl Driver for XenBusDriver {
     }
 
     fn supported(&self, controller: Handle, _: Option<&DevicePath>) -> Result<()> {
-        match (controller == self.root, self.managing.get()) {
-            (false, _) => Err(Status::UNSUPPORTED),
-            (true, true) => Err(Status::ALREADY_STARTED),
-            (true, false) => Ok(()),
+        match self.managing.get() {
+            None if self.parent.is(controller) => Ok(()),
+            Some(managed) if managed == controller => Err(Status::ALREADY_STARTED),
+            _ => Err(Status::UNSUPPORTED),
         }
     }
 
@@ -98,10 +133,11 @@ impl Driver for XenBusDriver {
         if remaining.is_some_and(DevicePath::is_empty) {
             return Ok(());
         }
-        api::open_protocol(controller, &XEN_BUS, binding, controller, OpenAttributes::BY_DRIVER)?;
-        self.managing.set(true);
+        let path = api::device_path(controller)?;
+        api::open_protocol(controller, self.parent.protocol(), binding, controller, OpenAttributes::BY_DRIVER)?;
+        self.managing.set(Some(controller));
         for disk in self.bus.connect_disks() {
-            if let Err(status) = self.add_child(binding, &disk) {
+            if let Err(status) = self.add_child(binding, controller, &path, &disk) {
                 log::error!("{}: making a handle: {status}", *disk.device());
                 self.close(&[disk]);
             }
@@ -111,14 +147,14 @@ impl Driver for XenBusDriver {
 
     fn stop(&self, binding: Handle, controller: Handle, children: &[Handle]) -> Result<()> {
         if children.is_empty() {
-            api::close_protocol(controller, &XEN_BUS, binding, controller)?;
-            self.managing.set(false);
+            api::close_protocol(controller, self.parent.protocol(), binding, controller)?;
+            self.managing.set(None);
             return Ok(());
         }
         let mut result = Ok(());
         let mut gone = Vec::new();
         for &child in children {
-            match self.remove_child(binding, child) {
+            match self.remove_child(binding, controller, child) {
                 Ok(disk) => gone.push(disk),
                 Err(status) => result = Err(status),
             }
@@ -128,7 +164,7 @@ impl Driver for XenBusDriver {
     }
 
     fn controller_name(&self, controller: Handle, child: Option<Handle>) -> Option<String> {
-        if controller != self.root {
+        if self.managing.get() != Some(controller) {
             return None;
         }
         let Some(child) = child else { return Some("Xen bus".into()) };
@@ -140,12 +176,10 @@ impl Driver for XenBusDriver {
 }
 
 impl XenBusDriver {
-    fn add_child(&self, binding: Handle, disk: &Disk) -> Result<()> {
-        let path = disk_path(self.path, disk.device().number)?;
+    fn add_child(&self, binding: Handle, controller: Handle, path: &DevicePath, disk: &Disk) -> Result<()> {
+        let path = disk_path(path, disk.device().number)?;
         let child = api::install_block_device(&path, Box::new(disk.clone()))?;
-        if let Err(status) =
-            api::open_protocol(self.root, &XEN_BUS, binding, child, OpenAttributes::BY_CHILD_CONTROLLER)
-        {
+        if let Err(status) = self.open_for(binding, controller, child) {
             // Nobody can have begun to use it.
             let _ = api::uninstall_block_device(child);
             return Err(status);
@@ -155,15 +189,20 @@ impl XenBusDriver {
     }
 
     /// Takes a child's handle away; while somebody holds on to it, it stays a child.
-    fn remove_child(&self, binding: Handle, child: Handle) -> Result<Disk> {
+    fn remove_child(&self, binding: Handle, controller: Handle, child: Handle) -> Result<Disk> {
         let index = self.children.borrow().iter().position(|(handle, _)| *handle == child);
         let index = index.ok_or(Status::NOT_FOUND)?;
-        api::close_protocol(self.root, &XEN_BUS, binding, child)?;
+        api::close_protocol(controller, self.parent.protocol(), binding, child)?;
         if let Err(status) = api::uninstall_block_device(child) {
-            api::open_protocol(self.root, &XEN_BUS, binding, child, OpenAttributes::BY_CHILD_CONTROLLER)?;
+            self.open_for(binding, controller, child)?;
             return Err(status);
         }
         Ok(self.children.borrow_mut().swap_remove(index).1)
+    }
+
+    fn open_for(&self, binding: Handle, controller: Handle, child: Handle) -> Result<()> {
+        let how = OpenAttributes::BY_CHILD_CONTROLLER;
+        api::open_protocol(controller, self.parent.protocol(), binding, child, how).map(drop)
     }
 
     fn close(&self, disks: &[Disk]) {
