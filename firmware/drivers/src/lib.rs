@@ -12,6 +12,7 @@
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
 //! | [`binding`] | the bus in the UEFI driver model |
 //! | [`pci`] | HVM: PCI functions as hvmloader set them up |
+//! | [`ata`] | HVM: emulated disks and CDs |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -21,6 +22,7 @@
 
 extern crate alloc;
 
+pub mod ata;
 pub mod binding;
 pub mod block;
 pub mod bus;

@@ -259,6 +259,79 @@ impl FrameAllocator for FakeFrames {
     }
 }
 
+/// Page source like [`FakeFrames`], whose frames are numbered from 1 on as they are first seen: below 4 GiB, as devices with
+/// 32-bit addresses need them. Those of one allocation are in a row.
+#[derive(Default, Debug)]
+pub struct LowFrames(FakeFrames);
+
+/// The frames given out so far by all tests of the process.
+static LOW_FRAMES: Mutex<LowNumbers> = Mutex::new(LowNumbers { pages: Vec::new(), numbers: BTreeMap::new() });
+
+struct LowNumbers {
+    /// Pages by frame number less 1, each as [`FakeFrames`] numbers it. Memory used a second time may be there twice.
+    pages: Vec<Gfn>,
+    /// The latest frame number by page.
+    numbers: BTreeMap<u64, u64>,
+}
+
+impl LowNumbers {
+    fn add(&mut self, page: Gfn) -> Gfn {
+        self.pages.push(page);
+        let number = self.pages.len() as u64;
+        self.numbers.insert(page.0, number);
+        Gfn(number)
+    }
+}
+
+impl LowFrames {
+    /// The memory of a frame this allocator gave out, seen by a device.
+    ///
+    /// # Panics
+    /// If no such frame was given out: the code under test made it up.
+    pub fn peer(gfn: Gfn) -> SharedPages {
+        let index = usize::try_from(gfn.0).unwrap_or(0).wrapping_sub(1);
+        let page = LOW_FRAMES.lock().expect("no test panics inside").pages.get(index).copied();
+        FakeFrames::peer(page.unwrap_or_else(|| panic!("frame {:#x} was never given out", gfn.0)))
+    }
+
+    /// Pages handed out and not yet freed.
+    pub fn live(&self) -> usize {
+        self.0.live.get()
+    }
+}
+
+impl FrameAllocator for LowFrames {
+    fn allocate(&self, pages: usize) -> Option<SharedPages> {
+        let mut memory = self.0.allocate(pages)?;
+        let mut numbers = LOW_FRAMES.lock().expect("no test panics inside");
+        let first = numbers.pages.len() as u64 + 1;
+        for page in 0..pages {
+            numbers.add(memory.gfn(page));
+        }
+        memory.renumber(Gfn(first));
+        Some(memory)
+    }
+
+    fn free(&self, pages: SharedPages) {
+        self.0.free(pages);
+    }
+
+    fn map(&self, first: Gfn, _pages: usize) -> Option<SharedPages> {
+        Some(Self::peer(first))
+    }
+
+    fn hole(&self, _pages: usize) -> Option<SharedPages> {
+        None
+    }
+
+    fn frame_of(&self, address: *const u8) -> Gfn {
+        let page = self.0.frame_of(address);
+        let mut numbers = LOW_FRAMES.lock().expect("no test panics inside");
+        let known = numbers.numbers.get(&page.0).copied();
+        known.map_or_else(|| numbers.add(page), Gfn)
+    }
+}
+
 /// A device behind ports, as a test plays it.
 pub trait FakeDevice {
     /// The guest reads `width` bytes (1, 2 or 4) from `port`; `None` if the port is not this device's.

@@ -37,6 +37,12 @@ impl SharedPages {
         Gfn(self.first.0 + index as u64)
     }
 
+    /// Gives a test's memory other frame numbers.
+    #[cfg(any(test, feature = "fake"))]
+    pub(crate) fn renumber(&mut self, first: Gfn) {
+        self.first = first;
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.length / PAGE_SIZE
