@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use uefi_raw::protocol::console::KeyShiftState;
 use crate::device_path::DevicePathBuf;
 use crate::fake;
 
