@@ -145,9 +145,8 @@ const PAD_SCANS: [u16; 13] = [
 const SHIFT: KeyShiftState = KeyShiftState::LEFT_SHIFT.union(KeyShiftState::RIGHT_SHIFT);
 const CONTROL: KeyShiftState = KeyShiftState::LEFT_CONTROL.union(KeyShiftState::RIGHT_CONTROL);
 const ALT: KeyShiftState = KeyShiftState::LEFT_ALT.union(KeyShiftState::RIGHT_ALT);
-const LIGHTS: KeyToggleState = KeyToggleState::CAPS_LOCK_ACTIVE
-    .union(KeyToggleState::NUM_LOCK_ACTIVE)
-    .union(KeyToggleState::SCROLL_LOCK_ACTIVE);
+const LIGHTS: KeyToggleState =
+    KeyToggleState::CAPS_LOCK_ACTIVE.union(KeyToggleState::NUM_LOCK_ACTIVE).union(KeyToggleState::SCROLL_LOCK_ACTIVE);
 /// Ctrl-Alt with one of these restarts.
 const DELETE: [Key; 2] = [Key::plain(0x53), Key::extended(0x53)];
 
@@ -173,11 +172,7 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self {
-            held: KeyShiftState::empty(),
-            toggles: KeyToggleState::empty(),
-            toggle_keys: KeyToggleState::empty(),
-        }
+        Self { held: KeyShiftState::empty(), toggles: KeyToggleState::empty(), toggle_keys: KeyToggleState::empty() }
     }
 }
 
@@ -280,7 +275,10 @@ mod tests {
     /// Presses a key and lets it go; the key that this gives as scan code, character, modifiers.
     fn tap(layout: &mut Layout, key: Key) -> Option<(u16, char, KeyShiftState)> {
         let change = layout.change(key, true);
-        assert!(matches!(layout.change(key, false), Change::None | Change::Key(KeyData { key: InputKey { scan_code: 0, unicode_char: 0 }, .. })));
+        assert!(matches!(
+            layout.change(key, false),
+            Change::None | Change::Key(KeyData { key: InputKey { scan_code: 0, unicode_char: 0 }, .. })
+        ));
         match change {
             Change::Key(KeyData { key, key_state }) => {
                 assert!(key_state.key_shift_state.contains(KeyShiftState::VALID));
@@ -311,11 +309,24 @@ mod tests {
     #[test]
     fn every_scan_code_of_uefi_has_its_key() {
         let mut layout = Layout::default();
-        let plain = [(0x01, 0x17)].into_iter().chain((0x3B..=0x44).zip(0x0B..=0x14)).chain([(0x57, 0x15), (0x58, 0x16)]);
+        let plain =
+            [(0x01, 0x17)].into_iter().chain((0x3B..=0x44).zip(0x0B..=0x14)).chain([(0x57, 0x15), (0x58, 0x16)]);
         let plain = plain.chain((0x64..=0x6E).zip(0x68..=0x72)).chain([(0x76, 0x73)]);
         let extended = [
-            (0x48, 1), (0x50, 2), (0x4D, 3), (0x4B, 4), (0x47, 5), (0x4F, 6), (0x52, 7), (0x53, 8), (0x49, 9),
-            (0x51, 10), (0x46, 0x48), (0x20, 0x7F), (0x30, 0x80), (0x2E, 0x81),
+            (0x48, 1),
+            (0x50, 2),
+            (0x4D, 3),
+            (0x4B, 4),
+            (0x47, 5),
+            (0x4F, 6),
+            (0x52, 7),
+            (0x53, 8),
+            (0x49, 9),
+            (0x51, 10),
+            (0x46, 0x48),
+            (0x20, 0x7F),
+            (0x30, 0x80),
+            (0x2E, 0x81),
         ];
         let keys = plain.map(|(code, scan)| (Key::plain(code), scan));
         for (key, scan) in keys.chain(extended.map(|(code, scan)| (Key::extended(code), scan))) {

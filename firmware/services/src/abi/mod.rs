@@ -19,6 +19,7 @@ pub mod memory_attribute;
 pub mod misc;
 mod rng;
 mod runtime;
+pub mod serial;
 pub mod table;
 #[cfg(test)]
 #[cfg(not(miri))]

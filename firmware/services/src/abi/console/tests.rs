@@ -2,9 +2,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use uefi_raw::protocol::console::KeyShiftState;
 use crate::device_path::DevicePathBuf;
 use crate::fake;
+use uefi_raw::protocol::console::KeyShiftState;
 
 #[derive(Clone, Default)]
 struct Wire {
