@@ -13,6 +13,8 @@
 //! | [`binding`] | the bus in the UEFI driver model |
 //! | [`pci`] | HVM: PCI functions as hvmloader set them up |
 //! | [`ata`] | HVM: emulated disks and CDs |
+//! | [`keyboard`] | HVM: the PS/2 keyboard as a console device |
+//! | [`serial`] | HVM: the first serial port as a [`ByteConsole`](services::console::ByteConsole) |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -31,7 +33,9 @@ pub mod diagnostics;
 pub mod domain;
 pub mod events;
 pub mod grants;
+pub mod keyboard;
 pub mod pci;
+pub mod serial;
 pub mod xenbus;
 pub mod xenstore;
 

@@ -3,11 +3,11 @@
 use core::ptr::NonNull;
 use core::slice;
 
-use handoff::{Clock, Handoff, HypercallInstruction, StoreState, VARIABLE_REGION_SIZE};
+use handoff::{Clock, Handoff, HypercallInstruction, StoreState, TimeSource, VARIABLE_REGION_SIZE};
 use hw::hypervisor::Hypervisor;
 use hw::paging::PAGE;
 use hw::xen::Instruction;
-use platform::volume;
+use platform::{GuestKind, volume};
 use services::{Handle, Result, Status};
 use uefi_raw::table::boot::MemoryType;
 use uefi_raw::{Guid, guid};
@@ -34,10 +34,12 @@ pub fn hand_over(start: &Start, xen: &AttachedXen) -> Result<()> {
         Instruction::Vmcall => HypercallInstruction::Vmcall,
         Instruction::Vmmcall => HypercallInstruction::Vmmcall,
     };
+    let time_source = if start.platform.kind == GuestKind::Hvm { TimeSource::Cmos } else { TimeSource::Xen };
+    let contract = Handoff::new(hypercall, clock(xen)?, region.as_ptr(), VARIABLE_REGION_SIZE);
     let handoff =
         services::api::allocate_pool(MemoryType::RUNTIME_SERVICES_DATA, size_of::<Handoff>())?.cast::<Handoff>();
     // SAFETY: just allocated for it, aligned to 16 bytes.
-    unsafe { handoff.write(Handoff::new(hypercall, clock(xen)?, region.as_ptr(), VARIABLE_REGION_SIZE)) };
+    unsafe { handoff.write(contract.with_time_source(time_source)) };
     services::api::install_protocol(None, &handoff::PROTOCOL_GUID, handoff.as_ptr().cast())?;
     Ok(())
 }

@@ -34,7 +34,7 @@ pub const PROTOCOL_GUID: Guid = guid!("5a0d3ad4-9c1e-4c0a-9d57-6f3a1f0e8b21");
 pub const SIGNATURE: u64 = u64::from_le_bytes(*b"RT-HNDOF");
 
 /// Layout of the [`Handoff`]; core and driver are built together, so any other value is a broken image.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many runtime images fit, the runtime driver included.
 pub const MAX_IMAGES: usize = 32;
@@ -101,6 +101,16 @@ pub enum HypercallInstruction {
     Vmcall = 1,
     /// VMMCALL: AMD, Hygon.
     Vmmcall = 2,
+}
+
+/// Which clock GetTime shows and SetTime sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum TimeSource {
+    /// [`Handoff::clock`]: PVH, where there is no device that keeps time.
+    Xen = 0,
+    /// The CMOS real-time clock at ports 0x70 and 0x71: HVM.
+    Cmos = 1,
 }
 
 /// Wall-clock time as a function of the time stamp counter, in the form of Xen's `vcpu_time_info` (`public/xen.h`).
@@ -221,6 +231,8 @@ pub struct Handoff {
     pub hypercall: HypercallInstruction,
     /// How to tell the time. The core may renew it until ExitBootServices.
     pub clock: Clock,
+    /// Which clock the time services use.
+    pub time_source: TimeSource,
     /// The variable store region, [`VARIABLE_REGION_SIZE`] bytes, aligned to 8: the core copies the beginning of the
     /// image's variable volume here, or fills it with 0xFF if the image has none. The driver owns it from its start on.
     pub variable_region: *mut u8,
@@ -240,7 +252,7 @@ pub struct Handoff {
 }
 
 impl Handoff {
-    /// A contract with empty registration lists.
+    /// A contract with empty registration lists, for a guest whose time is Xen's.
     pub const fn new(
         hypercall: HypercallInstruction,
         clock: Clock,
@@ -252,6 +264,7 @@ impl Handoff {
             version: VERSION,
             hypercall,
             clock,
+            time_source: TimeSource::Xen,
             variable_region,
             variable_region_size,
             store_report: StoreReport::UNKNOWN,
@@ -261,6 +274,11 @@ impl Handoff {
             images: [RuntimeImage::NONE; MAX_IMAGES],
             events: [RuntimeEvent::NONE; MAX_EVENTS],
         }
+    }
+
+    /// The same for a guest with another clock.
+    pub const fn with_time_source(self, time_source: TimeSource) -> Self {
+        Self { time_source, ..self }
     }
 
     /// Whether signature and version are those of this crate.

@@ -40,6 +40,13 @@ pub trait Ports {
             self.write_u16(port, u16::from_le_bytes([word[0], word[1]]));
         }
     }
+
+    /// Writes bytes to one port.
+    fn write_bytes(&self, port: u16, from: &[u8]) {
+        for byte in from {
+            self.write_u8(port, *byte);
+        }
+    }
 }
 
 /// A range of memory that belongs to a device. Offsets are in bytes and are checked: an access outside, or one that is not
@@ -145,6 +152,15 @@ impl Ports for MachinePorts {
         unsafe {
             core::arch::asm!("rep outsw", in("dx") port, inout("rsi") from.as_ptr() => _,
                 inout("rcx") from.len() / 2 => _, options(nostack, preserves_flags));
+        }
+    }
+
+    #[cfg(target_os = "none")]
+    fn write_bytes(&self, port: u16, from: &[u8]) {
+        // SAFETY: as above; the instruction only reads the slice.
+        unsafe {
+            core::arch::asm!("rep outsb", in("dx") port, inout("rsi") from.as_ptr() => _,
+                inout("rcx") from.len() => _, options(nostack, preserves_flags));
         }
     }
 }

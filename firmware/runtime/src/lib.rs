@@ -6,7 +6,8 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`calendar`] | seconds since 1970 to EFI_TIME and back |
-//! | [`clock`] | the clock that GetTime reads and SetTime sets |
+//! | [`clock`] | the clock of PVH guests: Xen's, and what SetTime changed about it |
+//! | [`rtc`] | the CMOS real-time clock of HVM guests |
 //! | [`virtual_map`] | the memory map given to SetVirtualAddressMap |
 //! | [`crc32`] | checksum of UEFI's tables |
 //!
@@ -16,4 +17,5 @@
 pub mod calendar;
 pub mod clock;
 pub mod crc32;
+pub mod rtc;
 pub mod virtual_map;

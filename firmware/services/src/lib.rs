@@ -14,6 +14,7 @@
 //! | [`image`] | PE loading, starting, unloading |
 //! | [`device_path`] | device path nodes, text forms, utilities |
 //! | [`console`] | text terminal in and out |
+//! | [`serial`] | serial ports as protocols |
 //! | [`hii`] | package lists and strings |
 //! | [`block`] | block devices and partitions as protocols |
 //! | [`file`] | file systems as protocols |
@@ -43,6 +44,7 @@ pub mod image;
 pub mod lock;
 pub mod memory;
 pub mod pci;
+pub mod serial;
 pub mod table;
 pub mod unicode;
 

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use handoff::{Handoff, StoreReport, StoreState};
 use runtime::clock::Clock;
+use runtime::rtc::Rtc;
 use uefi_raw::Status;
 use uefi_raw::table::boot::Tpl;
 use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
@@ -25,8 +26,10 @@ const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(
 pub struct State {
     /// The variables.
     pub variables: Variables<Region, Region, NoVerifier>,
-    /// The clock.
+    /// The clock of PVH guests.
     pub clock: Clock,
+    /// The clock of HVM guests.
+    pub rtc: Rtc,
     /// The monotonic counter.
     pub monotonic_count: u64,
 }
@@ -111,7 +114,7 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     // SAFETY: the caller vouches for the handoff, and that nothing else runs.
     unsafe {
         (*handoff).store_report = report;
-        *STATE.0.get() = Some(State { variables, clock: Clock::new(), monotonic_count: 0 });
+        *STATE.0.get() = Some(State { variables, clock: Clock::new(), rtc: Rtc::new(), monotonic_count: 0 });
     }
     HANDOFF.store(handoff, Ordering::Relaxed);
     SYSTEM_TABLE.store(system_table, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use core::ffi::c_void;
 use core::mem;
 
 use uefi_raw::protocol::console::{
-    InputKey, KeyData, KeyNotifyFn, KeyShiftState, KeyState, KeyToggleState, SimpleTextInputExProtocol,
-    SimpleTextInputProtocol, SimpleTextOutputMode, SimpleTextOutputProtocol,
+    InputKey, KeyData, KeyNotifyFn, KeyToggleState, SimpleTextInputExProtocol, SimpleTextInputProtocol,
+    SimpleTextOutputMode, SimpleTextOutputProtocol,
 };
 use uefi_raw::protocol::device_path::DevicePathProtocol;
 use uefi_raw::table::boot::{EventType, Tpl};
@@ -23,7 +23,7 @@ use super::misc::status;
 use super::text::units;
 use crate::console::keys::without_state;
 use crate::console::{
-    ByteConsole, ConsoleError, Consoles, Due, OutputState, Target, Terminal, TextDevice, can_register, can_set_state,
+    ByteConsole, ConsoleError, Consoles, Due, NO_KEY_STATE, OutputState, Target, Terminal, TextDevice, can_register,
 };
 use crate::device_path::DevicePath;
 use crate::event::{SECOND, Timer, group};
@@ -304,7 +304,14 @@ unsafe extern "efiapi" fn read_key_stroke(this: *mut SimpleTextInputProtocol, ke
     }
     // SAFETY: one of our interfaces, says the caller.
     let target = unsafe { (*this.cast::<TextInput>()).target };
-    status(next_key(target).map(|next| {
+    let next = loop {
+        match next_key(target) {
+            // A modifier alone is nothing that this protocol knows.
+            Ok(next) if next.key == InputKey::default() => {}
+            next => break next,
+        }
+    };
+    status(next.map(|next| {
         // SAFETY: not null, and a variable of the caller.
         unsafe { key.write(without_state(next)) }
     }))
@@ -323,20 +330,23 @@ unsafe extern "efiapi" fn read_key_stroke_ex(this: *mut SimpleTextInputExProtoco
     // SAFETY: one of our interfaces, says the caller.
     let target = unsafe { input_ex_target(this) };
     let next = next_key(target);
-    let no_key_state = KeyState { key_shift_state: KeyShiftState::VALID, key_toggle_state: KeyToggleState::VALID };
-    let written = next.unwrap_or(KeyData { key: InputKey::default(), key_state: no_key_state });
+    let written = next.unwrap_or_else(|_| {
+        let key_state = with(|consoles| consoles.key_state(target)).unwrap_or(NO_KEY_STATE);
+        KeyData { key: InputKey::default(), key_state }
+    });
     // SAFETY: not null, and a variable of the caller.
     unsafe { key.write(written) };
     status(next.map(|_| ()))
 }
 
-unsafe extern "efiapi" fn set_state(_this: *mut SimpleTextInputExProtocol, state: *const KeyToggleState) -> Status {
+unsafe extern "efiapi" fn set_state(this: *mut SimpleTextInputExProtocol, state: *const KeyToggleState) -> Status {
     if state.is_null() {
         return Status::INVALID_PARAMETER;
     }
-    // SAFETY: not null, and a byte of the caller.
-    let state = KeyToggleState::from_bits_retain(unsafe { state.cast::<u8>().read() });
-    if can_set_state(state) { Status::SUCCESS } else { Status::UNSUPPORTED }
+    // SAFETY: one of our interfaces, and a byte of the caller.
+    let (target, state) = unsafe { (input_ex_target(this), state.cast::<u8>().read()) };
+    let state = KeyToggleState::from_bits_retain(state);
+    status(with(|consoles| consoles.set_key_state(target, state)).and_then(|set| Ok(set?)))
 }
 
 /// RegisterKeyNotify with a notification function of type `F`.

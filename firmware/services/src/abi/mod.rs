@@ -20,6 +20,7 @@ pub mod misc;
 pub mod pci;
 mod rng;
 mod runtime;
+pub mod serial;
 pub mod table;
 #[cfg(test)]
 #[cfg(not(miri))]

@@ -5,7 +5,7 @@
 
 use uefi_raw::protocol::console::{InputKey, KeyData, KeyShiftState, KeyState, KeyToggleState};
 
-/// Scan codes (UEFI 2.10 §12.1.2).
+/// Scan codes (UEFI 2.10 §12.1.2, §12.2.3).
 #[expect(missing_docs, reason = "the names say it")]
 pub mod scan {
     pub const UP: u16 = 0x01;
@@ -23,6 +23,12 @@ pub mod scan {
     pub const F11: u16 = 0x15;
     pub const F12: u16 = 0x16;
     pub const ESC: u16 = 0x17;
+    pub const PAUSE: u16 = 0x48;
+    /// The first of twelve.
+    pub const F13: u16 = 0x68;
+    pub const MUTE: u16 = 0x7F;
+    pub const VOLUME_UP: u16 = 0x80;
+    pub const VOLUME_DOWN: u16 = 0x81;
 }
 
 /// How long the rest of a sequence may take to arrive, in units of 100 ns. After that an escape byte is the Esc key.

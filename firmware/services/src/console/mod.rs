@@ -3,7 +3,7 @@
 //! | type | what |
 //! | --- | --- |
 //! | [`ByteConsole`] | what a driver provides: bytes to and from a terminal |
-//! | [`TextDevice`] | anything that shows text or has keys: a [`Terminal`], later a frame buffer or a keyboard |
+//! | [`TextDevice`] | anything that shows text or has keys: a [`Terminal`], a frame buffer, a keyboard |
 //! | [`Terminal`] | a VT-UTF8 terminal over a [`ByteConsole`] |
 //! | [`Consoles`] | all devices together: output goes to each, keys come from any |
 //!
@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use uefi_raw::protocol::console::{KeyData, KeyShiftState, KeyToggleState};
+use uefi_raw::protocol::console::{KeyData, KeyShiftState, KeyState, KeyToggleState};
 
 pub mod keys;
 pub mod screen;
@@ -79,7 +79,21 @@ pub trait TextInput {
     fn poll(&mut self, now: u64, limit: usize, keys: &mut dyn FnMut(KeyData));
     /// Forgets what has arrived.
     fn reset(&mut self);
+    /// Which modifiers are held and which toggles are on now, as far as the device knows.
+    fn key_state(&self) -> KeyState {
+        NO_KEY_STATE
+    }
+    /// Sets the toggles and their lights (UEFI 2.10 §12.2.4); `false` if the device does not take this state.
+    fn set_state(&mut self, state: KeyToggleState) -> bool {
+        can_set_state(state)
+    }
+    /// Makes the device ready for the operating system. Must not allocate.
+    fn leave(&mut self) {}
 }
+
+/// The state of a device that has no modifiers and toggles, or with nothing held and all off.
+pub const NO_KEY_STATE: KeyState =
+    KeyState { key_shift_state: KeyShiftState::VALID, key_toggle_state: KeyToggleState::VALID };
 
 /// A device that shows text, has keys, or both.
 pub trait TextDevice {
@@ -442,9 +456,25 @@ impl Consoles {
         Ok(())
     }
 
+    /// Which modifiers are held and which toggles are on, on any of the devices.
+    pub fn key_state(&mut self, target: Target) -> KeyState {
+        self.inputs(target).map(|input| input.key_state()).fold(NO_KEY_STATE, |all, one| KeyState {
+            key_shift_state: all.key_shift_state | one.key_shift_state,
+            key_toggle_state: all.key_toggle_state | one.key_toggle_state,
+        })
+    }
+
+    /// Sets the toggles of all devices that take this state.
+    pub fn set_key_state(&mut self, target: Target, state: KeyToggleState) -> Result<(), ConsoleError> {
+        let mut taken = false;
+        self.inputs(target).for_each(|input| taken |= input.set_state(state));
+        if taken { Ok(()) } else { Err(ConsoleError::Unsupported) }
+    }
+
     /// Makes the devices ready for the operating system. Allocates nothing.
     pub fn leave(&mut self) {
         self.outputs(Target::All).for_each(|output| output.leave());
+        self.inputs(Target::All).for_each(|input| input.leave());
     }
 
     /// Whether anybody wants to be told of keys.
@@ -486,6 +516,10 @@ impl Consoles {
 
     fn outputs(&mut self, target: Target) -> impl Iterator<Item = &mut dyn TextOutput> {
         self.selected(target).filter_map(|device| device.device.output())
+    }
+
+    fn inputs(&mut self, target: Target) -> impl Iterator<Item = &mut dyn TextInput> {
+        self.selected(target).filter_map(|device| device.device.input())
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::device_path::DevicePathBuf;
 use crate::fake;
+use uefi_raw::protocol::console::KeyShiftState;
 
 #[derive(Clone, Default)]
 struct Wire {
