@@ -12,6 +12,9 @@
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
 //! | [`binding`] | the bus in the UEFI driver model |
 //! | [`pci`] | HVM: PCI functions as hvmloader set them up |
+//! | [`cmos`] | HVM: the clock's memory, and the boot order in it |
+//! | [`fw_cfg`] | HVM: QEMU's configuration interface |
+//! | [`direct_boot`] | HVM: the kernel that the guest's configuration names |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -24,10 +27,13 @@ extern crate alloc;
 pub mod binding;
 pub mod block;
 pub mod bus;
+pub mod cmos;
 pub mod console;
 pub mod diagnostics;
+pub mod direct_boot;
 pub mod domain;
 pub mod events;
+pub mod fw_cfg;
 pub mod grants;
 pub mod pci;
 pub mod xenbus;
