@@ -15,6 +15,9 @@
 //! | [`ata`] | HVM: emulated disks and CDs |
 //! | [`keyboard`] | HVM: the PS/2 keyboard as a console device |
 //! | [`serial`] | HVM: the first serial port as a [`ByteConsole`](services::console::ByteConsole) |
+//! | [`cmos`] | HVM: the clock's memory, and the boot order in it |
+//! | [`fw_cfg`] | HVM: QEMU's configuration interface |
+//! | [`direct_boot`] | HVM: the kernel that the guest's configuration names |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -28,10 +31,13 @@ pub mod ata;
 pub mod binding;
 pub mod block;
 pub mod bus;
+pub mod cmos;
 pub mod console;
 pub mod diagnostics;
+pub mod direct_boot;
 pub mod domain;
 pub mod events;
+pub mod fw_cfg;
 pub mod grants;
 pub mod keyboard;
 pub mod pci;

@@ -24,7 +24,7 @@ use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
-use crate::{acpi, console, emulated, runtime_driver, timeline};
+use crate::{acpi, console, emulated, runtime_driver, smbios, timeline};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -44,6 +44,7 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
     let bus = publish_bus(bus);
     let performance = acpi::publish(start.platform.rsdp, Identity { top }).ok();
+    should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
     should("variables", runtime_driver::hand_over(&start, &xen));
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);

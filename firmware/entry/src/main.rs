@@ -21,6 +21,7 @@ mod logger;
 mod machine;
 mod panic;
 mod runtime_driver;
+mod smbios;
 mod start;
 mod timeline;
 

@@ -27,6 +27,11 @@ pub trait Ports {
     /// Writes 32 bits.
     fn write_u32(&self, port: u16, value: u32);
 
+    /// Reads `into.len()` times a byte from one port.
+    fn read_bytes(&self, port: u16, into: &mut [u8]) {
+        into.fill_with(|| self.read_u8(port));
+    }
+
     /// Reads `into.len() / 2` times 16 bits from one port; a last odd byte is left alone.
     fn read_words(&self, port: u16, into: &mut [u8]) {
         for word in into.chunks_exact_mut(2) {
@@ -137,6 +142,15 @@ impl Ports for MachinePorts {
     port_access!(read_u32, write_u32, u32);
 
     // One instruction for all of it: Xen hands a repeated access to the device model as one request.
+    #[cfg(target_os = "none")]
+    fn read_bytes(&self, port: u16, into: &mut [u8]) {
+        // SAFETY: as above; the instruction writes no more than the slice.
+        unsafe {
+            core::arch::asm!("rep insb", in("dx") port, inout("rdi") into.as_mut_ptr() => _,
+                inout("rcx") into.len() => _, options(nostack, preserves_flags));
+        }
+    }
+
     #[cfg(target_os = "none")]
     fn read_words(&self, port: u16, into: &mut [u8]) {
         // SAFETY: as above; the instruction writes no more than the whole words of the slice.

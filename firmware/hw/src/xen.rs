@@ -169,6 +169,22 @@ impl Xen {
         0
     }
 
+    /// The domain's UUID, in the order of its text (`XENVER_guest_handle`).
+    pub fn guest_handle(&self) -> Result<[u8; 16]> {
+        let mut handle = [0; 16];
+        // SAFETY: the operation writes a `xen_domain_handle_t`, 16 bytes.
+        unsafe { self.call2(abi::__HYPERVISOR_xen_version, abi::XENVER_guest_handle, from_mut(&mut handle).cast()) }?;
+        Ok(handle)
+    }
+
+    /// What follows major and minor number in Xen's version (`XENVER_extraversion`), up to a zero byte: `.0`.
+    pub fn extra_version(&self) -> Result<[u8; 16]> {
+        let mut text = [0; 16];
+        // SAFETY: the operation writes a `xen_extraversion_t`, 16 bytes.
+        unsafe { self.call2(abi::__HYPERVISOR_xen_version, abi::XENVER_extraversion, from_mut(&mut text).cast()) }?;
+        Ok(text)
+    }
+
     /// One hypercall with two arguments.
     ///
     /// # Safety

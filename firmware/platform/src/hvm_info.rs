@@ -8,8 +8,8 @@ use arrayvec::ArrayVec;
 use hw::hypervisor::{E820Entry, Errno, Hypervisor};
 
 use crate::memory::{MemoryMap, REGIONS_MAX};
-use crate::options::Options;
-use crate::{GuestKind, PhysicalMemory, Platform, acpi};
+use crate::options::{self, Options};
+use crate::{GuestKind, PhysicalMemory, Platform, acpi, smbios};
 
 /// Where the block is.
 const BLOCK: u64 = 0x1000;
@@ -43,13 +43,16 @@ pub fn read(memory: &dyn PhysicalMemory, xen: &dyn Hypervisor) -> Result<Platfor
         Some(count) => count,
         None => xen.memory_map(&mut entries).map_err(NoMemoryMap)?,
     };
+    let smbios = smbios::find(memory);
+    let command_line = smbios.table().map(|table| smbios::options(memory, table)).unwrap_or_default();
     Ok(Platform {
         kind: GuestKind::Hvm,
         memory: MemoryMap::new(entries.get(..count).unwrap_or_default()),
         rsdp: acpi::find_rsdp(memory).unwrap_or(0),
-        command_line: ArrayVec::new(),
+        options: Options::parse(&command_line, options::unknown),
+        smbios,
+        command_line,
         modules: ArrayVec::new(),
-        options: Options::default(),
     })
 }
 

@@ -8,7 +8,9 @@
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
 //! | [`volume`] | files of the firmware volume the firmware itself came in |
-//! | [`acpi`] | Xen's ACPI tables, and one of ours beside them |
+//! | [`acpi`] | the toolstack's ACPI tables, and one of ours beside them |
+//! | [`smbios`] | the toolstack's SMBIOS tables, or ours where it makes none |
+//! | [`legacy_area`] | where hvmloader leaves both |
 //!
 //! Nothing here allocates: it runs before there is a heap. Everything read is checked, as a toolstack may be old, new or wrong.
 #![cfg_attr(not(test), no_std)]
@@ -16,10 +18,14 @@
 
 pub mod acpi;
 pub mod hvm_info;
+pub mod legacy_area;
 pub mod memory;
 pub mod options;
 pub mod performance;
+pub mod smbios;
 pub mod start_info;
+#[cfg(test)]
+mod testing;
 pub mod volume;
 
 use arrayvec::ArrayVec;
@@ -68,7 +74,9 @@ pub struct Platform {
     pub memory: MemoryMap,
     /// ACPI root pointer, 0 if there is none.
     pub rsdp: u64,
-    /// The guest's command line, without the final zero.
+    /// SMBIOS tables; none on PVH.
+    pub smbios: smbios::Found,
+    /// The guest's command line, without the final zero; on HVM, words for the firmware from SMBIOS.
     pub command_line: ArrayVec<u8, COMMAND_LINE_MAX>,
     /// Modules.
     pub modules: ArrayVec<Module, MODULES_MAX>,

@@ -1,4 +1,8 @@
 //! What the guest's command line asks of the firmware: words that start with `ovmf.`; all others belong to what is booted.
+//! HVM guests have OEM strings for it ([`crate::smbios::options`]), and a command line where a kernel is booted directly.
+
+/// What the firmware's words start with.
+pub const PREFIX: &[u8] = b"ovmf.";
 
 /// Options of one start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,31 +13,45 @@ pub struct Options {
     pub log: log::LevelFilter,
     /// `ovmf.wait`: where nothing boots, wait for a key instead of shutting down.
     pub wait: bool,
+    /// `ovmf.boot-order=toolstack`: try devices in the order of the guest's configuration before the boot entries of
+    /// `BootOrder`.
+    pub toolstack_order: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeline: false, log: log::LevelFilter::Warn, wait: false }
+        Self { timeline: false, log: log::LevelFilter::Warn, wait: false, toolstack_order: false }
     }
 }
 
 impl Options {
     /// Reads the options; `report` is told of each word that starts like one and is none.
-    pub fn parse(command_line: &[u8], mut report: impl FnMut(&[u8])) -> Self {
+    pub fn parse(command_line: &[u8], report: impl FnMut(&[u8])) -> Self {
         let mut options = Self::default();
-        let words = command_line.split(u8::is_ascii_whitespace).filter(|word| word.starts_with(b"ovmf."));
+        options.add(command_line, report);
+        options
+    }
+
+    /// Reads more options, as [`parse`](Self::parse) does.
+    pub fn add(&mut self, command_line: &[u8], mut report: impl FnMut(&[u8])) {
+        let words = command_line.split(u8::is_ascii_whitespace).filter(|word| word.starts_with(PREFIX));
         for word in words {
             match word {
-                b"ovmf.timeline" => options.timeline = true,
-                b"ovmf.wait" => options.wait = true,
+                b"ovmf.timeline" => self.timeline = true,
+                b"ovmf.wait" => self.wait = true,
+                b"ovmf.boot-order=toolstack" => self.toolstack_order = true,
                 _ => match word.strip_prefix(b"ovmf.log=").and_then(level) {
-                    Some(level) => options.log = level,
+                    Some(level) => self.log = level,
                     None => report(word),
                 },
             }
         }
-        options
     }
+}
+
+/// Logs a word that starts like an option and is none.
+pub fn unknown(word: &[u8]) {
+    log::warn!("unknown option {}", word.escape_ascii());
 }
 
 fn level(name: &[u8]) -> Option<log::LevelFilter> {
@@ -50,8 +68,15 @@ mod tests {
         let options = Options::parse(b"root=/dev/xvda2 ovmf.timeline ovmf.log=debug ovmf.colour", |word| {
             unknown.push(word.to_vec())
         });
-        assert_eq!(options, Options { timeline: true, log: log::LevelFilter::Debug, wait: false });
+        assert_eq!(options, Options { timeline: true, log: log::LevelFilter::Debug, ..Options::default() });
         assert_eq!(unknown, [b"ovmf.colour".to_vec()]);
+    }
+
+    #[test]
+    fn options_add_up() {
+        let mut options = Options::parse(b"ovmf.wait ", |_| {});
+        options.add(b"quiet ovmf.boot-order=toolstack", |_| {});
+        assert!(options.wait && options.toolstack_order);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use hw::hypervisor::{E820Entry, Errno, Hypervisor};
 use xen_abi as abi;
 
 use crate::memory::{MemoryMap, REGIONS_MAX};
-use crate::options::Options;
+use crate::options::{self, Options};
+use crate::smbios::Found;
 use crate::{COMMAND_LINE_MAX, GuestKind, MODULES_MAX, Module, PhysicalMemory, Platform};
 
 /// Why the start information cannot be used.
@@ -63,13 +64,12 @@ pub fn read(
     } else {
         xen.memory_map(&mut entries).map_err(StartInfoError::NoMemoryMap)?
     };
-    let options = Options::parse(&command_line, |word| {
-        log::warn!("unknown option {}", core::str::from_utf8(word).unwrap_or("(not text)"));
-    });
+    let options = Options::parse(&command_line, options::unknown);
     let platform = Platform {
         kind: GuestKind::Pvh,
         memory: MemoryMap::new(entries.get(..count).unwrap_or_default()),
         rsdp: long(offset_of!(abi::hvm_start_info, rsdp_paddr)),
+        smbios: Found::default(),
         command_line,
         modules,
         options,

@@ -14,6 +14,7 @@ pub mod handle;
 pub mod hii;
 pub mod image;
 mod load_file;
+pub(crate) mod load_file_2;
 pub mod memory;
 pub mod memory_attribute;
 pub mod misc;

@@ -1,12 +1,13 @@
-//! File systems for our own code.
+//! File systems, and single files, for our own code.
 
 use alloc::boxed::Box;
 
 use uefi_raw::Handle;
 
 use crate::Result;
-use crate::abi::file;
-use crate::file::FileSystem;
+use crate::abi::{file, load_file_2};
+use crate::device_path::DevicePath;
+use crate::file::{FileSource, FileSystem};
 
 /// Adds EFI_SIMPLE_FILE_SYSTEM_PROTOCOL to a handle.
 ///
@@ -23,4 +24,20 @@ pub fn install_file_system(handle: Handle, system: Box<dyn FileSystem>) -> Resul
 /// `ACCESS_DENIED` if a driver does not let go of it; `UNSUPPORTED` if it is not ours.
 pub fn uninstall_file_system(handle: Handle) -> Result<()> {
     file::uninstall(handle)
+}
+
+/// Makes a handle with the device path and EFI_LOAD_FILE2_PROTOCOL for one file.
+///
+/// # Errors
+/// `ALREADY_STARTED` if another handle has the path.
+pub fn install_load_file_2(path: &DevicePath, file: Box<dyn FileSource>) -> Result<Handle> {
+    load_file_2::install(path, file)
+}
+
+/// Takes the handle away, and drops the file.
+///
+/// # Errors
+/// `ACCESS_DENIED` if a driver does not let go of it; `UNSUPPORTED` if it is not ours.
+pub fn uninstall_load_file_2(handle: Handle) -> Result<()> {
+    load_file_2::uninstall(handle)
 }

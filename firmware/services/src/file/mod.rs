@@ -145,3 +145,14 @@ pub trait FileSystem {
     /// Writes everything pending of this file.
     fn flush(&mut self, file: FileId) -> Result<(), FileError>;
 }
+
+/// A file without a file system, as EFI_LOAD_FILE2_PROTOCOL hands it out.
+pub trait FileSource {
+    /// Its size in bytes. Does not change.
+    fn size(&self) -> usize;
+    /// Reads all of it; `into` is as long as the file.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn read(&mut self, into: &mut [u8]) -> crate::Result<()>;
+}
