@@ -9,6 +9,7 @@ use core::ptr::null_mut;
 use services::api;
 use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
 use services::event::group;
+use services::handle::OpenAttributes;
 use services::image::LoadError;
 use services::{Guid, Handle, Status};
 use uefi_raw::protocol::block::BlockIoProtocol;
@@ -64,22 +65,20 @@ impl Live<'_> {
         let name = self.name(path);
         let own = |all: &[(Handle, DevicePathBuf)]| {
             let own = all.iter().filter(|(_, other)| other.as_path().starts_with(path));
-            let mut own: Vec<(u32, Handle)> =
-                own.map(|(handle, other)| (partition(other.as_path()), *handle)).collect();
+            let mut own: Vec<(Part, Handle)> =
+                own.map(|(handle, other)| (Part::of(other.as_path()), *handle)).collect();
             own.sort_unstable();
             own
         };
-        let volumes: Vec<Volume> = own(volumes)
-            .into_iter()
-            .map(|(number, handle)| Volume { name: volume_name(&name, number), handle })
-            .collect();
+        let volumes: Vec<Volume> =
+            own(volumes).into_iter().map(|(part, handle)| Volume { name: part.name(&name), handle }).collect();
         let mut problems: Vec<(String, String)> =
             self.host.diagnosis(handle).map(|reason| (name.clone(), reason)).into_iter().collect();
         // Beside a volume, a partition without one is an operating system's own and no news.
         let silent = if volumes.is_empty() { own(partitions) } else { Vec::new() };
-        problems.extend(silent.into_iter().map(|(number, partition)| {
+        problems.extend(silent.into_iter().map(|(part, partition)| {
             let reason = self.host.diagnosis(partition).unwrap_or_else(|| "no file system found".to_string());
-            (volume_name(&name, number), reason)
+            (part.name(&name), reason)
         }));
         if volumes.is_empty() && problems.is_empty() {
             problems.push((name.clone(), "no file system found".to_string()));
@@ -155,13 +154,16 @@ impl Firmware for Live<'_> {
 
     fn disks(&mut self) -> Vec<Disk> {
         let volumes = with_paths(&SimpleFileSystemProtocol::GUID);
-        let (partitions, disks): (Vec<_>, Vec<_>) =
-            with_paths(&BlockIoProtocol::GUID).into_iter().partition(|(_, path)| partition(path.as_path()) != 0);
-        let mut disks: Vec<Disk> =
-            disks.iter().map(|(handle, path)| self.disk(*handle, path.as_path(), &partitions, &volumes)).collect();
-        // xvdz comes before xvdaa.
-        disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-        disks
+        let (partitions, disks): (Vec<_>, Vec<_>) = with_paths(&BlockIoProtocol::GUID)
+            .into_iter()
+            .partition(|(_, path)| Part::of(path.as_path()) != Part::Whole);
+        let mut disks: Vec<(bool, Disk)> = disks
+            .iter()
+            .map(|(handle, path)| (is_cd(*handle), self.disk(*handle, path.as_path(), &partitions, &volumes)))
+            .collect();
+        // CDs come last: what is installed goes before what it was installed from. xvdz comes before xvdaa.
+        disks.sort_by(|(a_cd, a), (b_cd, b)| (a_cd, a.name.len(), &a.name).cmp(&(b_cd, b.name.len(), &b.name)));
+        disks.into_iter().map(|(_, disk)| disk).collect()
     }
 
     fn failures(&mut self) -> Vec<String> {
@@ -173,17 +175,42 @@ impl Firmware for Live<'_> {
     }
 }
 
-/// Number of the partition at `path`; 0 for a volume that fills its disk.
-fn partition(path: &DevicePath) -> u32 {
-    let numbers = path.nodes().filter_map(|node| match node {
-        Node::HardDrive { partition, .. } => Some(partition),
-        _ => None,
-    });
-    numbers.last().unwrap_or(0)
+/// What of a disk a device path leads to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// The partition with this number.
+    Partition(u32),
+    /// The boot image with this number in the catalog of a CD.
+    BootImage(u32),
 }
 
-fn volume_name(disk: &str, partition: u32) -> String {
-    if partition == 0 { disk.to_string() } else { format!("{disk}{partition}") }
+impl Part {
+    fn of(path: &DevicePath) -> Self {
+        let parts = path.nodes().filter_map(|node| match node {
+            Node::HardDrive { partition, .. } => Some(Self::Partition(partition)),
+            Node::CdRom { boot_entry, .. } => Some(Self::BootImage(boot_entry)),
+            _ => None,
+        });
+        parts.last().unwrap_or(Self::Whole)
+    }
+
+    /// What a person calls it on the disk of this name.
+    fn name(self, disk: &str) -> String {
+        match self {
+            Self::Whole => disk.to_string(),
+            Self::Partition(number) => format!("{disk}{number}"),
+            Self::BootImage(number) => format!("{disk} (CD boot image {number})"),
+        }
+    }
+}
+
+/// Whether the medium of a disk can be taken out and is not written, as that of a CD-ROM drive.
+fn is_cd(disk: Handle) -> bool {
+    let agent = api::firmware_image();
+    let disk = api::open_block_io(disk, agent, disk, OpenAttributes::GET_PROTOCOL);
+    disk.is_ok_and(|disk| disk.media().removable_media.is_true() && disk.media().read_only.is_true())
 }
 
 fn with_paths(protocol: &Guid) -> Vec<(Handle, DevicePathBuf)> {
@@ -192,7 +219,8 @@ fn with_paths(protocol: &Guid) -> Vec<(Handle, DevicePathBuf)> {
 }
 
 /// The whole device paths that a boot entry's path stands for (UEFI 2.10 §3.1.2): itself, or for a path that starts with a
-/// partition or a file, that on every volume it fits. A path to a device alone gets the removable media path.
+/// partition or a file, that on every volume it fits. A path to a device alone gets the removable media path, on it or on the
+/// volumes below it.
 fn complete(path: &DevicePath) -> Vec<DevicePathBuf> {
     let has_file = path.nodes().any(|node| matches!(node, Node::FilePath(_)));
     let default = Node::FilePath(policy::REMOVABLE_PATH.to_string());
@@ -206,6 +234,11 @@ fn complete(path: &DevicePath) -> Vec<DevicePathBuf> {
         Some(Node::FilePath(_)) => {
             with_paths(&SimpleFileSystemProtocol::GUID).iter().map(|(_, volume)| join(volume, path, 0)).collect()
         }
+        _ if !has_file => with_paths(&SimpleFileSystemProtocol::GUID)
+            .into_iter()
+            .map(|(_, volume)| volume)
+            .filter(|volume| volume.as_path().starts_with(path))
+            .collect(),
         _ => alloc::vec![path.to_owned()],
     };
     if has_file {
@@ -263,4 +296,24 @@ fn runtime_services() -> &'static RuntimeServices {
 
 fn utf16(text: &str) -> Vec<u16> {
     text.encode_utf16().chain([0]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_disks_are_called_what_people_call_them() {
+        let disk = DevicePathBuf::new().with(&Node::Controller { number: 1 }).unwrap();
+        let cd = disk.clone().with(&Node::CdRom { boot_entry: 0, start: 20, size: 4 }).unwrap();
+        let partition = disk.clone().with(&Node::HardDrive {
+            partition: 2,
+            start: 2048,
+            size: 4,
+            format: services::device_path::PartitionFormat::MBR,
+            signature: Signature::Mbr(1),
+        });
+        let names = [disk, partition.unwrap(), cd].map(|path| Part::of(path.as_path()).name("xvdc"));
+        assert_eq!(names, ["xvdc", "xvdc2", "xvdc (CD boot image 0)"]);
+    }
 }

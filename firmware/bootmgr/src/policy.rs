@@ -2,7 +2,7 @@
 //!
 //! 1. `BootNext`, once: it is deleted before it is tried;
 //! 2. `BootOrder`, its active entries;
-//! 3. the removable media path of every volume, disks in the order of the guest's configuration;
+//! 3. the removable media path of every volume, disks in the order of the guest's configuration, then CDs;
 //! 4. what is left to do is documented and said: shut down, or wait for a key.
 //!
 //! Whatever fails is told with its device and its reason, and the next one is tried.

@@ -6,7 +6,7 @@
 //! | [`bindings`] | the drivers made of the rest |
 //! | [`diagnosis`] | why a device has no file system |
 //! | [`fat`] | FAT12, FAT16 and FAT32, read and write |
-//! | [`partition`] | GPT and MBR: what lies where on a disk |
+//! | [`partition`] | GPT, MBR and El Torito: what lies where on a disk or CD |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

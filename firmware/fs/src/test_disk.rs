@@ -14,6 +14,7 @@ pub struct MemoryDisk {
     pub bytes: Vec<u8>,
     pub block: usize,
     pub read_only: bool,
+    pub removable: bool,
     /// Bytes of each read so far.
     pub reads: Vec<usize>,
     /// Bytes of each write so far.
@@ -28,7 +29,7 @@ impl MemoryDisk {
     }
 
     pub fn of(bytes: Vec<u8>, block: usize) -> Self {
-        Self { bytes, block, read_only: false, reads: Vec::new(), writes: Vec::new(), journal: None }
+        Self { bytes, block, read_only: false, removable: false, reads: Vec::new(), writes: Vec::new(), journal: None }
     }
 
     fn range(&self, lba: u64, length: usize) -> Result<std::ops::Range<usize>, BlockError> {
@@ -46,7 +47,7 @@ impl BlockDevice for MemoryDisk {
             block_size: self.block as u32,
             blocks: (self.bytes.len() / self.block) as u64,
             read_only: self.read_only,
-            removable: false,
+            removable: self.removable,
             io_align: 1,
             blocks_per_physical: 1,
         }
@@ -75,6 +76,33 @@ impl BlockDevice for MemoryDisk {
     fn flush(&mut self) -> Result<(), BlockError> {
         Ok(())
     }
+}
+
+/// An ISO 9660 medium of 64 sectors of 2048 bytes with nothing but what El Torito needs: descriptors at sector 16, the catalog
+/// at sector 19, in it the default entry for a BIOS at sector 20 and an entry for EFI with `image` at sector 24. That one's
+/// size is counted in sectors of 512 bytes, as most makers do.
+pub fn small_iso(image: &[u8]) -> Vec<u8> {
+    const SECTOR: usize = 2048;
+    let mut bytes = vec![0; 64 * SECTOR];
+    for (sector, kind) in [(16, 1), (17, 0), (18, 255)] {
+        bytes[sector * SECTOR] = kind;
+        bytes[sector * SECTOR + 1..][..6].copy_from_slice(b"CD001\x01");
+    }
+    bytes[17 * SECTOR + 7..][..23].copy_from_slice(b"EL TORITO SPECIFICATION");
+    bytes[17 * SECTOR + 0x47] = 19;
+    let mut record = |index: usize, content: &[u8]| {
+        bytes[19 * SECTOR + index * 32..][..content.len()].copy_from_slice(content);
+    };
+    let mut validation = [0; 32];
+    (validation[0], validation[30], validation[31]) = (1, 0x55, 0xaa);
+    validation[28..30].copy_from_slice(&(0_u16.wrapping_sub(0xaa55 + 1)).to_le_bytes());
+    record(0, &validation);
+    record(1, &[0x88, 0, 0, 0, 0, 0, 4, 0, 20]);
+    record(2, &[0x91, 0xef, 1, 0]);
+    let [low, high, ..] = (image.len() / 512).to_le_bytes();
+    record(3, &[0x88, 0, 0, 0, 0, 0, low, high, 24]);
+    bytes[24 * SECTOR..][..image.len()].copy_from_slice(image);
+    bytes
 }
 
 /// A file that goes away with the value. Tools that are not installed fail the test by name.

@@ -1,4 +1,4 @@
-//! Partition driver: a child handle for each partition of a disk, with EFI_BLOCK_IO_PROTOCOL straight to the disk.
+//! Partition driver: a child handle for each partition of a disk or boot image of a CD, with EFI_BLOCK_IO_PROTOCOL straight to the disk.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -14,7 +14,7 @@ use uefi_raw::protocol::disk::DiskIoProtocol;
 
 use super::{BY_DRIVER, VERSION, close, has, name};
 use crate::diagnosis::Diagnosis;
-use crate::partition::{Partition, Record, ScanError, Scheme, Signature, Slice, Table, scan};
+use crate::partition::{Partition, Record, ScanError, Signature, Slice, Table, scan};
 
 /// The driver.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl PartitionDriver {
             let new = self.diagnosis.note(controller, format!("{error}"));
             match error {
                 _ if !new => {}
-                ScanError::Absent(_) => log::info!("{name}: {error}"),
+                ScanError::Absent(_) | ScanError::NoBootImage(_) => log::info!("{name}: {error}"),
                 _ => log::warn!("{name}: {error}"),
             }
             if matches!(error, ScanError::Device(_)) { Status::DEVICE_ERROR } else { Status::UNSUPPORTED }
@@ -57,13 +57,14 @@ impl PartitionDriver {
     }
 
     /// Makes the handle of a partition.
-    fn add(&self, binding: Handle, controller: Handle, scheme: Scheme, partition: &Partition) -> Result<()> {
+    fn add(&self, binding: Handle, controller: Handle, partition: &Partition) -> Result<()> {
         let disk = api::open_block_io(controller, binding, controller, OpenAttributes::GET_PROTOCOL)?;
         let slice = Slice::new(disk, partition.start, partition.blocks)?;
-        let path = api::device_path(controller)?.with(&path_node(scheme, partition))?;
+        let path = api::device_path(controller)?.with(&path_node(partition))?;
         let record = match partition.record {
             Record::Gpt(entry) => api::PartitionRecord::Gpt(bytemuck::cast(entry)),
             Record::Mbr(record, _) => api::PartitionRecord::Mbr(record.raw),
+            Record::ElTorito(_) => api::PartitionRecord::Other,
         };
         let info = api::PartitionInfo { record, system: partition.is_esp() };
         let child = api::install_partition(&path, Box::new(slice), &info)?;
@@ -76,26 +77,21 @@ impl PartitionDriver {
     }
 }
 
-/// The device path node of a partition.
-fn path_node(scheme: Scheme, partition: &Partition) -> Node {
-    Node::HardDrive {
-        partition: partition.number,
-        start: partition.start,
-        size: partition.blocks,
-        format: match scheme {
-            Scheme::Mbr => PartitionFormat::MBR,
-            Scheme::Gpt { .. } => PartitionFormat::GPT,
-        },
-        signature: match partition.signature() {
-            Signature::Mbr(signature) => PathSignature::Mbr(u32::from_le_bytes(signature)),
-            Signature::Guid(guid) => PathSignature::Guid(guid),
-        },
-    }
+/// The device path node of a partition (UEFI 2.11 §10.3.5.1, §10.3.5.2).
+fn path_node(partition: &Partition) -> Node {
+    let (format, signature) = match partition.signature() {
+        Some(Signature::Mbr(signature)) => (PartitionFormat::MBR, PathSignature::Mbr(u32::from_le_bytes(signature))),
+        Some(Signature::Guid(guid)) => (PartitionFormat::GPT, PathSignature::Guid(guid)),
+        None => {
+            return Node::CdRom { boot_entry: partition.number, start: partition.start, size: partition.blocks };
+        }
+    };
+    Node::HardDrive { partition: partition.number, start: partition.start, size: partition.blocks, format, signature }
 }
 
 impl Driver for PartitionDriver {
     fn name(&self) -> &str {
-        "Partition driver (GPT, MBR)"
+        "Partition driver (GPT, MBR, El Torito)"
     }
 
     fn version(&self) -> u32 {
@@ -112,7 +108,7 @@ impl Driver for PartitionDriver {
         let added = self.table(binding, controller).and_then(|table| {
             let mut added = 0;
             for partition in table.partitions.iter().filter(|partition| !partition.no_block_io()) {
-                match self.add(binding, controller, table.scheme, partition) {
+                match self.add(binding, controller, partition) {
                     Ok(()) => added += 1,
                     Err(error) => log::warn!("{}: partition {}: {error}", name(controller), partition.number),
                 }
@@ -156,6 +152,7 @@ impl Driver for PartitionDriver {
         }
         match path.last()?.decode() {
             Node::HardDrive { partition, .. } => Some(format!("Partition {partition}")),
+            Node::CdRom { boot_entry, .. } => Some(format!("CD boot image {boot_entry}")),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use uefi_raw::table::boot::{EventType, Tpl};
 use uefi_raw::time::Daylight;
 
 use super::*;
-use crate::test_disk::{MemoryDisk, TemporaryFile, run};
+use crate::test_disk::{MemoryDisk, TemporaryFile, run, small_iso};
 
 /// Type of an EFI system partition.
 const ESP: Guid = guid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
@@ -563,6 +563,49 @@ fn small_volume() -> Vec<u8> {
         bytes[fat..fat + 3].copy_from_slice(&[0xf8, 0xff, 0xff]);
     }
     bytes
+}
+
+#[test]
+fn the_boot_image_of_a_cd_is_a_volume_whatever_the_block_size() {
+    let _drivers = drivers();
+    for block in [2048, 512] {
+        let iso = small_iso(&small_volume());
+        let disk = add(MemoryDisk { read_only: true, removable: true, ..MemoryDisk::of(iso, block) });
+        let [volume] = below(disk, &SimpleFileSystemProtocol::GUID)[..] else { panic!() };
+        let path = api::device_path(volume).unwrap();
+        let per_sector = 2048 / block;
+        let text = format!("CDROM(0x1,{:#x},{:#x})", 24 * per_sector, 40 * per_sector);
+        assert!(path.to_string().ends_with(&text), "{path}");
+        // The volume takes 512 bytes for a sector, the block device under it what the CD has.
+        let block_io: *mut BlockIoProtocol = interface(volume, &BlockIoProtocol::GUID);
+        // SAFETY: an interface that is installed.
+        let media = unsafe { &*(*block_io).media };
+        assert_eq!(media.block_size as usize, block);
+        assert!(media.logical_partition.is_true() && media.read_only.is_true() && media.removable_media.is_true());
+        let root = File::root(volume);
+        assert_eq!(
+            root.open_with("x", READ | FileMode::WRITE | FileMode::CREATE, FileAttribute::empty()),
+            Err(Status::WRITE_PROTECTED)
+        );
+        root.close();
+        remove(disk);
+    }
+}
+
+#[test]
+fn a_volume_on_blocks_larger_than_its_sectors_serves_files() {
+    let _drivers = drivers();
+    let disk = add(MemoryDisk { removable: true, ..MemoryDisk::of(small_iso(&small_volume()), 2048) });
+    let [volume] = below(disk, &SimpleFileSystemProtocol::GUID)[..] else { panic!() };
+    let root = File::root(volume);
+    let file = root.create("a.txt");
+    assert_eq!(file.write(&[7; 3000]), Status::SUCCESS);
+    file.close();
+    let file = root.open("a.txt").unwrap();
+    assert_eq!(file.read(5000), Ok(vec![7; 3000]));
+    file.close();
+    root.close();
+    remove(disk);
 }
 
 #[test]

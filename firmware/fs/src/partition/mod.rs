@@ -1,9 +1,10 @@
-//! What lies where on a disk: GPT (UEFI 2.10 §5.3), else MBR (UEFI 2.10 §5.2).
+//! What lies where on a disk: GPT (UEFI 2.10 §5.3), else MBR (UEFI 2.10 §5.2), on a CD El Torito (UEFI 2.11 §13.3.2.1).
 //!
 //! [`scan`] reads a [`BlockDevice`] and returns a [`Table`] of [`Partition`]s; a [`Slice`] is the block device that a
 //! partition is. Whatever was odd but not fatal is in [`Table::notes`], in words, for the caller to log with the name of the
 //! device.
 
+mod el_torito;
 mod gpt;
 mod mbr;
 mod slice;
@@ -15,11 +16,14 @@ use core::fmt;
 
 use gpt_disk_types::{GptPartitionEntry, GptPartitionType};
 use services::Guid;
-use services::block::{BlockDevice, BlockError};
+use services::block::{BlockDevice, BlockError, Geometry};
 
+pub use el_torito::BootEntry;
 pub use mbr::{MbrRecord, PROTECTIVE};
 pub use slice::Slice;
 
+/// Bytes in a block of a CD-ROM drive.
+const CD_BLOCK_SIZE: u32 = 2048;
 /// Largest block size taken from a device; anything more is nonsense.
 const MAX_BLOCK_SIZE: u32 = 64 << 10;
 
@@ -44,12 +48,15 @@ pub enum Scheme {
     },
     /// Master boot record.
     Mbr,
+    /// Boot catalog of a CD.
+    ElTorito,
 }
 
 /// One partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Partition {
-    /// Number from 1 on: place in the table; logical partitions of an MBR count from 5.
+    /// Number from 1 on: place in the table; logical partitions of an MBR count from 5; the default
+    /// entry of a boot catalog is 0.
     pub number: u32,
     /// First block.
     pub start: u64,
@@ -66,6 +73,8 @@ pub enum Record {
     Gpt(GptPartitionEntry),
     /// Record of an MBR or of an extended boot record, and the signature of the disk.
     Mbr(MbrRecord, [u8; 4]),
+    /// Entry of a boot catalog, which has no record there.
+    ElTorito(BootEntry),
 }
 
 /// What identifies a partition in a hard drive device path node (UEFI 2.10 §10.3.5.1).
@@ -78,11 +87,12 @@ pub enum Signature {
 }
 
 impl Partition {
-    /// What identifies it in a device path.
-    pub fn signature(&self) -> Signature {
+    /// What identifies it in a hard drive device path node; a boot image of a CD has none.
+    pub fn signature(&self) -> Option<Signature> {
         match self.record {
-            Record::Gpt(entry) => Signature::Guid(entry.unique_partition_guid),
-            Record::Mbr(_, signature) => Signature::Mbr(signature),
+            Record::Gpt(entry) => Some(Signature::Guid(entry.unique_partition_guid)),
+            Record::Mbr(_, signature) => Some(Signature::Mbr(signature)),
+            Record::ElTorito(_) => None,
         }
     }
 
@@ -91,6 +101,7 @@ impl Partition {
         match self.record {
             Record::Gpt(entry) => GptPartitionType::EFI_SYSTEM == { entry.partition_type_guid },
             Record::Mbr(record, _) => record.kind == mbr::ESP,
+            Record::ElTorito(entry) => entry.is_efi(),
         }
     }
 
@@ -98,7 +109,7 @@ impl Partition {
     pub fn no_block_io(&self) -> bool {
         match self.record {
             Record::Gpt(entry) => { entry.attributes }.no_block_io_protocol(),
-            Record::Mbr(..) => false,
+            Record::Mbr(..) | Record::ElTorito(_) => false,
         }
     }
 }
@@ -112,6 +123,8 @@ pub enum ScanError {
     Absent(&'static str),
     /// There is one, but nothing of it can be used; the reason in words.
     Damaged(String),
+    /// An ISO 9660 medium without a boot image that can be used; the reason in words.
+    NoBootImage(String),
 }
 
 impl fmt::Display for ScanError {
@@ -120,6 +133,7 @@ impl fmt::Display for ScanError {
             Self::Device(error) => write!(f, "the partition table cannot be read: {error}"),
             Self::Absent(reason) => write!(f, "no partition table: {reason}"),
             Self::Damaged(reason) => write!(f, "damaged partition table: {reason}"),
+            Self::NoBootImage(reason) => write!(f, "no boot image on this CD: {reason}"),
         }
     }
 }
@@ -132,7 +146,11 @@ impl From<BlockError> for ScanError {
     }
 }
 
-/// Reads the partition table of a disk.
+/// Reads the partition table of a disk, or the boot catalog of a CD.
+///
+/// Images that are to be booted from CD and from disk alike have both, for the same volume. As a CD the boot catalog counts,
+/// if it has anything for EFI: the tables within were made for blocks of another size. As a disk the tables count, and the
+/// catalog only where there are none that can be used.
 pub fn scan(device: &mut dyn BlockDevice) -> Result<Table, ScanError> {
     let geometry = device.geometry();
     if !(512..=MAX_BLOCK_SIZE).contains(&geometry.block_size) || !geometry.block_size.is_power_of_two() {
@@ -141,6 +159,33 @@ pub fn scan(device: &mut dyn BlockDevice) -> Result<Table, ScanError> {
     if geometry.blocks == 0 {
         return Err(ScanError::Absent("the device is empty"));
     }
+    if !is_cd(&geometry) {
+        return match scan_tables(device) {
+            Ok(table) => Ok(table),
+            Err(ScanError::Device(error)) => Err(error.into()),
+            Err(error) => el_torito::scan(device)?.ok_or(error),
+        };
+    }
+    match el_torito::scan(device) {
+        Ok(Some(table)) if table.partitions.iter().any(Partition::is_esp) => Ok(table),
+        Ok(Some(images)) => match scan_tables(device) {
+            Ok(table) if table.partitions.iter().any(Partition::is_esp) => Ok(table),
+            _ => Ok(images),
+        },
+        Ok(None) => scan_tables(device),
+        Err(ScanError::Device(error)) => Err(error.into()),
+        Err(error) => scan_tables(device).map_err(|_| error),
+    }
+}
+
+/// Whether a device is a CD-ROM drive, or a paravirtual CD, the blocks of which are smaller.
+fn is_cd(geometry: &Geometry) -> bool {
+    geometry.block_size == CD_BLOCK_SIZE || geometry.removable && geometry.read_only
+}
+
+/// Reads the GPT or MBR of a disk.
+fn scan_tables(device: &mut dyn BlockDevice) -> Result<Table, ScanError> {
+    let geometry = device.geometry();
     let mut sector = vec![0; geometry.block_size as usize];
     device.read(0, &mut sector)?;
     let boot_record = mbr::parse(&sector)?;

@@ -66,7 +66,7 @@ fn change_header(disk: &mut MemoryDisk, lba: u64, change: impl FnOnce(&mut GptHe
     disk.bytes[at..at + 92].copy_from_slice(bytes_of(&header));
 }
 
-fn mbr_record(sector: &mut [u8], index: usize, kind: u8, start: u32, blocks: u32) {
+pub(super) fn mbr_record(sector: &mut [u8], index: usize, kind: u8, start: u32, blocks: u32) {
     let record = &mut sector[446 + index * 16..][..16];
     record[4] = kind;
     record[8..12].copy_from_slice(&start.to_le_bytes());
@@ -88,7 +88,10 @@ fn primary_gpt_is_read() {
         assert_eq!(ranges(&table), GOOD);
         assert!(table.notes.is_empty());
         assert!(table.partitions[0].is_esp());
-        assert_eq!(table.partitions[0].signature(), Signature::Guid(guid!("11111111-2222-3333-4444-555555555555")));
+        assert_eq!(
+            table.partitions[0].signature(),
+            Some(Signature::Guid(guid!("11111111-2222-3333-4444-555555555555")))
+        );
     }
 }
 
@@ -200,7 +203,7 @@ fn primary_and_logical_partitions_of_an_mbr() {
     assert_eq!(table.scheme, Scheme::Mbr);
     assert_eq!(ranges(&table), [(1, 8, 92), (5, 108, 92), (6, 208, 50)]);
     assert!(table.partitions[0].is_esp());
-    assert_eq!(table.partitions[2].signature(), Signature::Mbr([1, 2, 3, 4]));
+    assert_eq!(table.partitions[2].signature(), Some(Signature::Mbr([1, 2, 3, 4])));
 }
 
 #[test]

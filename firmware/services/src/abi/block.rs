@@ -39,6 +39,8 @@ pub enum PartitionRecord {
     Mbr([u8; 16]),
     /// An entry of a GPT. Its type GUID also becomes a protocol of the handle (UEFI 2.10 §13.3.2).
     Gpt([u8; 128]),
+    /// None of that kind: a boot image of a CD.
+    Other,
 }
 
 /// EFI_PARTITION_INFO_PROTOCOL, which uefi-raw does not have.
@@ -47,7 +49,7 @@ pub enum PartitionRecord {
 pub struct PartitionInfoProtocol {
     /// Revision of the protocol.
     pub revision: u32,
-    /// 1 for an MBR, 2 for a GPT.
+    /// 1 for an MBR, 2 for a GPT, else 0.
     pub partition_type: u32,
     /// 1 for an EFI system partition.
     pub system: u8,
@@ -62,6 +64,8 @@ impl PartitionInfoProtocol {
     pub const GUID: Guid = guid!("8cf2f62c-bc9b-4821-808d-ec9ec421a1a0");
     /// Revision 1.0.
     pub const REVISION: u32 = 0x1000;
+    /// Neither.
+    pub const OTHER: u32 = 0;
     /// Partition of an MBR.
     pub const MBR: u32 = 1;
     /// Partition of a GPT.
@@ -78,6 +82,7 @@ impl PartitionInfoProtocol {
                 raw = entry;
                 Self::GPT
             }
+            PartitionRecord::Other => Self::OTHER,
         };
         let system = u8::from(info.system);
         Self { revision: Self::REVISION, partition_type, system, reserved: [0; 7], info: raw }
@@ -147,7 +152,7 @@ pub(crate) fn install(
     };
     let kind = partition.and_then(|info| match info.record {
         PartitionRecord::Gpt(entry) => entry.first_chunk().map(|bytes| Guid::from_bytes(*bytes)),
-        PartitionRecord::Mbr(_) => None,
+        PartitionRecord::Mbr(_) | PartitionRecord::Other => None,
     });
     let object = Box::into_raw(Box::new(Object {
         block_io: BlockIoProtocol {
