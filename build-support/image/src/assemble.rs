@@ -203,7 +203,7 @@ mod tests {
     fn files_have_the_sizes_of_the_layout() {
         let sizes: Vec<_> =
             images(&Core::default()).iter().map(|image| (image.file.clone(), image.bytes.len())).collect();
-        let expected = [("OVMF.fd", 0x20_0000), ("OVMF_CODE.fd", 0x10_0000), ("OVMF_VARS.fd", 0x8_4000)];
+        let expected = [("OVMF.fd", 0x20_0000), ("OVMF_CODE.fd", 0x20_0000), ("OVMF_VARS.fd", 0x8_4000)];
         assert_eq!(sizes, expected.map(|(file, size)| (file.to_owned(), size)));
     }
 
@@ -288,8 +288,8 @@ mod tests {
     fn a_core_that_does_not_fit_is_reported_with_its_image() {
         let core = Core { bss: 0, text: vec![0x90; 0xf00], ..Core::default() };
         let mut core = CoreImage::from_elf(&core.elf()).unwrap();
-        core.bytes.resize(0xff000, 0);
-        let error = assemble(&Layout::parse(LAYOUT).unwrap(), &core, &runtime_driver()).unwrap_err().to_string();
+        core.bytes.resize(0x17b000, 0);
+        let error = assemble(&Layout::parse(LAYOUT).unwrap(), &core, &runtime_driver()).err().unwrap().to_string();
         assert!(error.contains("\"combined\"") && error.contains("smaller"), "{error}");
     }
 }

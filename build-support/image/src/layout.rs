@@ -384,23 +384,29 @@ mod tests {
     #[test]
     fn overlapping_regions_are_refused_by_name() {
         let text = complaint("kind = \"vars\", offset = 0x1000", "kind = \"vars\", offset = 0x3000");
-        assert!(text.contains("\"combined\"") && text.contains("region spare") && text.contains("overlaps"), "{text}");
+        assert!(text.contains("\"combined\"") && text.contains("region vars") && text.contains("overlaps"), "{text}");
     }
 
     #[test]
     fn a_region_behind_the_image_is_refused() {
-        assert!(complaint("offset = 0x101000", "offset = 0x102000").contains("ends behind the image"));
+        assert!(
+            complaint("offset = 0x85000, size = 0x17b", "offset = 0x86000, size = 0x17b")
+                .contains("ends behind the image")
+        );
     }
 
     #[test]
     fn an_offset_that_overflows_is_refused() {
-        let text = complaint("offset = 0x101000", "offset = 0x7ffffffffffff000");
+        let text = complaint("offset = 0x85000, size = 0x17b", "offset = 0x7ffffffffffff000, size = 0x17b");
         assert!(text.contains("ends behind the image"), "{text}");
     }
 
     #[test]
     fn an_unaligned_region_is_refused() {
-        assert!(complaint("offset = 0x101000", "offset = 0x101010").contains("multiples of 0x1000"));
+        assert!(
+            complaint("offset = 0x85000, size = 0x17b", "offset = 0x85010, size = 0x17b")
+                .contains("multiples of 0x1000")
+        );
     }
 
     #[test]
@@ -416,7 +422,7 @@ mod tests {
 
     #[test]
     fn code_that_is_not_last_is_refused() {
-        assert!(complaint("0x101000, size = 0xff000", "0x101000, size = 0xfe000").contains("reset vector"));
+        assert!(complaint("0x85000, size = 0x17b000", "0x85000, size = 0x17a000").contains("reset vector"));
     }
 
     #[test]
@@ -427,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_header_without_code_is_refused() {
-        let text = complaint("    { kind = \"code\", offset = 0x101000, size = 0xff000 },\n", "");
+        let text = complaint("    { kind = \"code\", offset = 0x85000, size = 0x17b000 },\n", "");
         assert!(text.contains("only with a code region"), "{text}");
     }
 

@@ -9,7 +9,6 @@ use core::fmt;
 use arrayvec::ArrayVec;
 
 use crate::block::{self, Connecting, Disk, KEYS_WRITTEN, Means, Options, device_name};
-use crate::console::Console;
 use crate::diagnostics::{Failure, Reason, Step};
 use crate::domain::{Domain, SECOND};
 use crate::events::Ports;
@@ -180,28 +179,6 @@ impl XenBus {
 
     fn is_connected(&self, device: &Device) -> bool {
         self.disks.borrow().iter().any(|disk| disk.device().number == device.number)
-    }
-}
-
-/// All that must happen to our devices before the operating system takes over.
-#[derive(Clone)]
-pub struct Handover {
-    /// The bus, where there is one.
-    pub bus: Option<Rc<XenBus>>,
-    /// The console, where there is one.
-    pub console: Option<&'static Console>,
-}
-
-impl Handover {
-    /// Does it. The console is last, as the other steps may have something to say. It is left in place: the operating system
-    /// goes on with the same rings. Unmapping the shared info page remains to be done, once nobody asks for the time.
-    pub fn run(&self) {
-        if let Some(bus) = &self.bus {
-            bus.hand_over();
-        }
-        if let Some(console) = self.console {
-            console.drain();
-        }
     }
 }
 

@@ -1,16 +1,14 @@
 //! From services to the boot manager.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
 use alloc::string::String;
 
 use bootmgr::live::{self, Host};
-use drivers::bus::{Handover, StartError, XenBus};
+use drivers::console::Console;
 use drivers::domain::Domain;
-use drivers::pci::{self, Function};
 use fs::diagnosis::Diagnosis;
+use platform::Platform;
 use platform::performance::Moment;
-use platform::{GuestKind, Platform};
 use services::Handle;
 use services::abi;
 use services::device_path::DevicePath;
@@ -20,11 +18,12 @@ use uefi_raw::table::boot::Tpl;
 use uefi_raw::time::Time;
 
 use crate::acpi::BootPerformance;
+use crate::devices::{Devices, Found};
 use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
-use crate::{acpi, console, emulated, runtime_driver, smbios, timeline};
+use crate::{acpi, console, devices, runtime_driver, smbios, timeline};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -32,17 +31,15 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let frames = Box::leak(Box::new(Frames::new(&xen, top)));
     let domain = Domain { hypervisor: xen.xen, frames };
 
-    let emulated = (start.platform.kind == GuestKind::Hvm).then(|| emulated::machine(domain, &start.platform));
-    let functions = emulated.map(pci::scan).unwrap_or_default();
-    let bus = start_bus(domain, &start.platform, &functions);
+    let found = Found::find(domain, &start.platform);
     timeline::mark("disks told");
 
     must("system table", abi::start());
     timeline::mark("services");
 
-    let console = console::start(domain);
+    let console = console::start(domain, found.machine(), machine);
     live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
-    let bus = publish_bus(bus);
+    let devices = found.publish();
     let performance = acpi::publish(start.platform.rsdp, Identity { top }).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
     should("variables", runtime_driver::hand_over(&start, &xen));
@@ -51,44 +48,20 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("runtime driver");
 
     let diagnosis = must("file system drivers", fs::bindings::install(now));
-    prepare_hand_over(Handover { bus: bus.clone(), console }, &xen, machine, performance);
-    services::api::connect_all();
+    prepare_hand_over(devices.clone(), console, &xen, machine, performance);
+    devices.connect();
     timeline::mark("devices");
 
-    let host = BootHost { platform: start.platform, bus, diagnosis, performance };
+    let host = BootHost { platform: start.platform, devices, diagnosis, performance };
     live::boot(&host);
     nothing_left(&host.platform, machine)
-}
-
-/// Xenstore and the paravirtual disks. Their backends take long to connect, so they hear of us first, and are waited for last.
-/// `None` for an HVM guest without the Xen platform device: it is to use emulated devices only.
-fn start_bus(domain: Domain, platform: &Platform, functions: &[Function]) -> Option<Result<XenBus, StartError>> {
-    if platform.kind == GuestKind::Hvm && !functions.iter().any(Function::is_xen_platform) {
-        return None;
-    }
-    let bus = XenBus::start(domain, drivers::block::Options::default());
-    Some(bus.inspect(XenBus::begin_connecting))
-}
-
-/// Makes the disks devices of the driver model; without a bus the firmware can only say so.
-fn publish_bus(bus: Option<Result<XenBus, StartError>>) -> Option<Rc<XenBus>> {
-    match bus? {
-        Ok(bus) => {
-            let bus = Rc::new(bus);
-            must("Xen bus", drivers::binding::install(bus.clone()));
-            Some(bus)
-        }
-        Err(error) => {
-            live::say(&alloc::format!("{error}"));
-            None
-        }
-    }
 }
 
 /// What ExitBootServices does to the machine: devices first, as closing them needs events, then the timer, and last the shared
 /// page.
 fn prepare_hand_over(
-    handover: Handover,
+    devices: Devices,
+    console: Option<&'static Console>,
     xen: &AttachedXen,
     machine: &'static Machine,
     performance: Option<BootPerformance>,
@@ -105,7 +78,11 @@ fn prepare_hand_over(
         services::api::create_group_event(&group::BEFORE_EXIT_BOOT_SERVICES, Tpl::NOTIFY, entry),
     );
     services::api::at_exit_boot_services(Box::new(move || {
-        handover.run();
+        devices.hand_over();
+        // The operating system goes on with the same rings. Last of the devices, as the others may have something to say.
+        if let Some(console) = console {
+            console.drain();
+        }
         machine.quiesce();
         note(Moment::ExitDone);
         if let Err(error) = xen.detach_shared_info() {
@@ -130,7 +107,7 @@ fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
 /// What the boot manager needs to know of this machine.
 struct BootHost {
     platform: Platform,
-    bus: Option<Rc<XenBus>>,
+    devices: Devices,
     diagnosis: Diagnosis,
     performance: Option<BootPerformance>,
 }
@@ -145,7 +122,7 @@ impl BootHost {
 
 impl Host for BootHost {
     fn disk_name(&self, path: &DevicePath) -> Option<String> {
-        drivers::binding::disk_name(path)
+        devices::disk_name(path)
     }
 
     fn diagnosis(&self, disk: Handle) -> Option<String> {
@@ -153,7 +130,7 @@ impl Host for BootHost {
     }
 
     fn failures(&self) -> alloc::vec::Vec<String> {
-        self.bus.iter().flat_map(|bus| bus.failures()).map(|failure| alloc::format!("{failure}")).collect()
+        self.devices.failures()
     }
 
     fn loading(&self) {
@@ -176,7 +153,7 @@ fn now() -> Time {
 }
 
 /// Nothing works without it.
-fn must<T>(what: &str, result: services::Result<T>) -> T {
+pub fn must<T>(what: &str, result: services::Result<T>) -> T {
     match result {
         Ok(value) => value,
         Err(status) => panic!("{what}: {status}"),
@@ -184,6 +161,6 @@ fn must<T>(what: &str, result: services::Result<T>) -> T {
 }
 
 /// The firmware is of use without it.
-fn should<T>(what: &str, result: services::Result<T>) -> Option<T> {
+pub fn should<T>(what: &str, result: services::Result<T>) -> Option<T> {
     result.inspect_err(|status| log::error!("{what}: {status}")).ok()
 }

@@ -14,6 +14,7 @@ extern crate alloc;
 mod acpi;
 mod boot;
 mod console;
+mod devices;
 mod emulated;
 mod frames;
 mod home;

@@ -152,7 +152,7 @@ impl Format {
     }
 
     fn encode(self, number: u8) -> u8 {
-        if self.0 & BINARY != 0 { number } else { number / 10 << 4 | number % 10 }
+        if self.0 & BINARY != 0 { number } else { ((number / 10) << 4) | (number % 10) }
     }
 
     fn century(self, value: u8) -> u16 {
@@ -173,7 +173,7 @@ impl Format {
             return self.encode(hour);
         }
         let afternoon = if hour >= 12 { AFTERNOON } else { 0 };
-        self.encode(if hour % 12 == 0 { 12 } else { hour % 12 }) | afternoon
+        self.encode(if hour.is_multiple_of(12) { 12 } else { hour % 12 }) | afternoon
     }
 }
 

@@ -101,10 +101,9 @@ impl Controller {
             return Some(byte);
         }
         for _ in 0..DRAIN {
-            match self.read()? {
-                (byte, false) => return Some(byte),
-                // Nobody reads the mouse.
-                (_, true) => {}
+            // Nobody reads the mouse.
+            if let (byte, false) = self.read()? {
+                return Some(byte);
             }
         }
         None
