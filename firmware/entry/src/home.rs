@@ -7,10 +7,11 @@ use core::ptr::NonNull;
 use hw::cpu::{self, Handlers};
 use hw::hypervisor::Gfn;
 use hw::paging::{Access, PAGE, PageTables};
+use hw::pic;
 use hw::shared::SharedPages;
 use hw::xen::Xen;
-use platform::Platform;
 use platform::memory::Kind;
+use platform::{GuestKind, Platform};
 use services::abi::CORE;
 use services::memory::map::RAM_CAPABILITIES;
 use uefi_raw::table::boot::MemoryType;
@@ -72,6 +73,9 @@ pub extern "C" fn at_home(start: *const Start) -> ! {
     let xen = attach_xen(&start);
     timeline::use_clock(xen.xen);
     timeline::mark("shared info");
+    if start.platform.kind == GuestKind::Hvm {
+        pic::mask();
+    }
     let machine = Machine::start(xen.xen, page_tables);
     CORE.hardware.with(|hardware| *hardware = Some(machine));
     timeline::mark("timer");
