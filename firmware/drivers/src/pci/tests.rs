@@ -180,12 +180,15 @@ fn a_root_bridge_tells_what_its_functions_take() {
 #[test]
 fn functions_come_with_connect_go_with_disconnect_and_come_back() {
     let bridge = FakeFunction::new(0x1B36, 1, PCI_BRIDGE).bridge_to(1);
-    let (machine, _, _) = machine([
+    let with_rom = network().with(0x30, 0xF200_0000, 0xFFFF_0001);
+    let (machine, functions, windows) = machine([
         (at(0, 2, 0), FakeFunction::new(0x5853, 1, [0xFF, 0x80, 0])),
         (at(0, 3, 0), bridge),
-        (at(1, 4, 2), network()),
+        (at(1, 4, 2), with_rom),
         (at(1, 4, 0), network().multi_function()),
     ]);
+    windows.add(0xF200_0000, 0x1_0000);
+    windows.window(0xF200_0000, 0x1_0000).unwrap().write_bytes(0, &rom_of(&[(3, 1, 0), (3, 1, 1), (3, 1, 2)]));
     let bus = Rc::new(Bus::new(scan(machine)));
     assert!(bus.has_xen_platform());
     let root = publish(machine, bus.clone()).unwrap();
@@ -203,6 +206,10 @@ fn functions_come_with_connect_go_with_disconnect_and_come_back() {
         }
         assert_eq!(api::connect(root, false), Err(Status::NOT_FOUND));
         assert!(api::is_managed(root));
+        // No program in it is one.
+        assert_eq!(bus.load_option_roms(|function| function.class.base == class::NETWORK), 0);
+        assert!(!bus.functions()[3].take_rom());
+        assert_eq!(functions.borrow()[&at(1, 4, 2)].get(0x30), 0xF200_0000);
         api::disconnect(root).unwrap();
         assert!(bus.published().is_empty());
     }
