@@ -48,6 +48,8 @@ pub struct Function {
     bridge: Option<Address>,
     /// Whether somebody has made it bus master since the scan; one for all that stand for this function.
     mastered: Rc<Cell<bool>>,
+    /// Whether its option ROM has been asked for.
+    rom_taken: Rc<Cell<bool>>,
 }
 
 impl Function {
@@ -70,6 +72,7 @@ impl Function {
             bars: [None; 6],
             bridge,
             mastered: Rc::default(),
+            rom_taken: Rc::default(),
         };
         function.bars = function.measure();
         Some((function, header & MULTI_FUNCTION != 0))
@@ -140,12 +143,20 @@ impl Function {
 
     /// Sets bits of the command register ([`command`]).
     pub fn enable(&self, bits: u16) {
-        self.write_u16(register::COMMAND, self.read_u16(register::COMMAND) | bits);
+        self.note_write(register::COMMAND, bits.into());
+        let value = self.read_u16(register::COMMAND);
+        self.configuration().write_u16(self.address, register::COMMAND, value | bits);
     }
 
     /// Clears bits of the command register. Allocates nothing.
     pub fn disable(&self, bits: u16) {
-        self.write_u16(register::COMMAND, self.read_u16(register::COMMAND) & !bits);
+        let value = self.read_u16(register::COMMAND);
+        self.configuration().write_u16(self.address, register::COMMAND, value & !bits);
+    }
+
+    /// What of `ones` stays in a register, which gets `value` back.
+    pub(super) fn probe_u32(&self, offset: u16, value: u32, ones: u32) -> u32 {
+        self.configuration().probe_u32(self.address, offset, value, ones)
     }
 
     /// The memory behind BAR `index`; `None` where that is no memory, or is not mapped.
@@ -181,6 +192,11 @@ impl Function {
         if self.mastered.replace(false) {
             self.disable(command::BUS_MASTER);
         }
+    }
+
+    /// Notes that its option ROM is asked for; `false` if it has been before.
+    pub(super) fn take_rom(&self) -> bool {
+        !self.rom_taken.replace(true)
     }
 
     /// Notes that it becomes bus master.
@@ -221,7 +237,7 @@ impl Function {
         if low == 0 {
             return (None, 1);
         }
-        let mask = self.configuration().probe_u32(self.address, at, low, u32::MAX);
+        let mask = self.probe_u32(at, low, u32::MAX);
         if low & 1 != 0 {
             return (ports(low, mask), 1);
         }
@@ -233,7 +249,7 @@ impl Function {
             return (None, 1);
         }
         let high = self.read_u32(at + 4);
-        let high_mask = self.configuration().probe_u32(self.address, at + 4, high, u32::MAX);
+        let high_mask = self.probe_u32(at + 4, high, u32::MAX);
         (memory(low, high, mask, high_mask), 2)
     }
 }
@@ -243,7 +259,7 @@ fn ports(value: u32, mask: u32) -> Option<Bar> {
     let first = u16::try_from(value & !3).ok().filter(|first| *first != 0)?;
     // A device may decode 16 bits only; the rest of the mask is then zero.
     let count = (!(mask & !3 | 0xFFFF_0000)).wrapping_add(1);
-    let fits = count.is_power_of_two() && u32::from(first) + count <= 1 << 16;
+    let fits = count.is_power_of_two() && u32::from(first).is_multiple_of(count);
     fits.then_some(Bar::Ports { first, count })
 }
 
@@ -251,7 +267,7 @@ fn ports(value: u32, mask: u32) -> Option<Bar> {
 fn memory(low: u32, high: u32, low_mask: u32, high_mask: u32) -> Option<Bar> {
     let address = u64::from(high) << 32 | u64::from(low & !0xF);
     let size = (!(u64::from(high_mask) << 32 | u64::from(low_mask & !0xF))).wrapping_add(1);
-    let fits = address != 0 && size.is_power_of_two() && address.checked_add(size).is_some();
+    let fits = address != 0 && size.is_power_of_two() && address.is_multiple_of(size);
     let (prefetchable, wide) = (low & 0b1000 != 0, low & 0b110 == 0b100);
     fits.then_some(Bar::Memory { address, size, prefetchable, wide })
 }

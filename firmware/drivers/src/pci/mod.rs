@@ -7,13 +7,22 @@
 //! | [`Bus`] | all functions, and those published as handles |
 //! | [`publish`] | the bus in the UEFI driver model |
 //! | [`scan`] | all functions there are |
+//! | [`rom`], [`decompress`] | what is in an option ROM |
+//! | [`option_rom`] | starts the drivers in option ROMs |
 //!
 //! Sources: PCI Local Bus Specification 3.0, chapter 6; PCI-to-PCI Bridge Architecture 1.2.
 
 mod binding;
 mod bus;
 mod configuration;
+pub mod decompress;
 mod function;
+pub mod option_rom;
+pub mod rom;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use binding::publish;
 pub use bus::Bus;

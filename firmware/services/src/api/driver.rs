@@ -26,6 +26,11 @@ pub fn disconnect(controller: Handle) -> Result<()> {
     driver::disconnect(&CORE, controller, None, None)
 }
 
+/// Whether a driver manages `controller`.
+pub fn is_managed(controller: Handle) -> bool {
+    CORE.handles.with(|handles| handles.drivers_managing(controller)).is_ok_and(|drivers| !drivers.is_empty())
+}
+
 /// Adds a driver to those that are asked; it stays for good. Returns its driver binding handle.
 pub fn install_driver(driver: Box<dyn Driver>) -> Result<Handle> {
     driver::install_driver(&CORE, driver)

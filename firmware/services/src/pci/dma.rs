@@ -90,3 +90,29 @@ impl Mappings {
         Ok(self.live.swap_remove(index).1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_device_cannot_reach_is_copied() {
+        let needs = |direction, host, wide| Mapping::needs_copy(direction, host, 0x1000, wide);
+        assert_eq!(needs(Direction::Read, FOUR_GIB - 0x1000, false), Ok(false));
+        assert_eq!(needs(Direction::Write, FOUR_GIB - 0xFFF, false), Ok(true));
+        assert_eq!(needs(Direction::Write, FOUR_GIB, true), Ok(false));
+        assert_eq!(needs(Direction::Common, FOUR_GIB, false), Err(PciError::Unsupported));
+        assert_eq!(needs(Direction::Common, FOUR_GIB, true), Ok(false));
+        assert_eq!(needs(Direction::Read, u64::MAX, true), Err(PciError::InvalidParameter));
+    }
+
+    #[test]
+    fn a_mapping_is_taken_once() {
+        let mut mappings = Mappings::new();
+        let mapping = Mapping { direction: Direction::Read, host: 1, size: 2, copy: None };
+        let (first, second) = (mappings.add(mapping), mappings.add(Mapping { host: 3, ..mapping }));
+        assert_eq!(mappings.take(first), Ok(mapping));
+        assert_eq!(mappings.take(first), Err(PciError::InvalidParameter));
+        assert_eq!(mappings.take(second).map(|mapping| mapping.host), Ok(3));
+    }
+}

@@ -28,6 +28,7 @@ mod file;
 mod image;
 mod memory;
 mod page_tables;
+mod pci;
 mod protection;
 mod protocol;
 mod runtime;
@@ -86,6 +87,7 @@ const BOOT_TIME: &[(&str, &[harness::Test])] = &[
     ("console", console::TESTS),
     ("block", block::TESTS),
     ("file", file::TESTS),
+    ("pci", pci::TESTS),
     ("protection", protection::TESTS),
     ("variable", variable::TESTS),
 ];
