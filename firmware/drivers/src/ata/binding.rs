@@ -16,15 +16,14 @@ use services::device_path::{DevicePath, Node};
 use services::handle::OpenAttributes;
 use services::handle::driver::Driver;
 use services::{Guid, Handle, Result, Status};
-use uefi_raw::guid;
 
 use super::device::{Device, Found, SharedLink, find};
 use super::ide::{Channel, Registers};
 use super::{Unit, ahci};
 use crate::pci::{Bar, Bus, Class, Function, command};
 
-/// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4), which uefi-raw does not have.
-const PCI_IO: Guid = guid!("4cf5b200-68b8-4ca5-9eec-b23e3f50029a");
+/// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4).
+const PCI_IO: Guid = api::PciIoProtocol::GUID;
 const VERSION: u32 = 0x10;
 /// `PortMultiplierPortNumber` of a device that is at no port multiplier (UEFI 2.10 §10.3.4.6).
 const NO_MULTIPLIER: u16 = 0xFFFF;
