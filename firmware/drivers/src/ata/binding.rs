@@ -2,7 +2,7 @@
 //! hand-over to the operating system.
 //!
 //! Device paths are those that EDK2 gives: `PciRoot(0x0)/Pci(0x1,0x1)/Ata(Primary,Master,0x0)` at an IDE controller,
-//! `PciRoot(0x0)/Pci(0x4,0x0)/Sata(0x0,0xFFFF,0x0)` at an AHCI controller.
+//! `PciRoot(0x0)/Pci(0x4,0x0)/Sata(0x0,0xffff,0x0)` at an AHCI controller.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;

@@ -3,6 +3,7 @@
 pub mod ahci;
 pub mod disk;
 pub mod ide;
+pub mod pci;
 
 use hw::hypervisor::Gfn;
 

@@ -1,6 +1,7 @@
 //! Disks and CDs as a whole, through each controller.
 
 mod ahci;
+mod binding;
 mod ide;
 
 use services::block::BlockDevice;
