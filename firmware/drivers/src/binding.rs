@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::block::Options;
-    use crate::testing::World;
+    use crate::testing::{DRIVER_MODEL, World};
 
     fn text(path: &DevicePath) -> String {
         path.to_string()
@@ -248,6 +248,7 @@ mod tests {
     /// One test for the whole life, as the core is one for the process.
     #[test]
     fn disks_come_with_connect_go_with_disconnect_and_come_back() {
+        let _alone = DRIVER_MODEL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let world = World::new(&[51712, 51728], |_| {});
         let bus = Rc::new(XenBus::start(world.domain, Options::default()).unwrap());
         let disks = || api::handles_with(&BlockIoProtocol::GUID);

@@ -75,8 +75,10 @@ pub struct FakeHypervisor {
     pub sent: RefCell<Vec<EventPort>>,
     /// The last shutdown asked for.
     pub shutdown: Cell<Option<ShutdownReason>>,
-    /// System time; each read adds a microsecond, a poll moves it in steps to the deadline unless an event is pending.
+    /// System time; each read adds [`step_ns`](Self::step_ns), a poll moves it in steps to the deadline unless an event is pending.
     pub time_ns: Cell<u64>,
+    /// What a read of the system time adds to it: a microsecond, unless a test has long to wait.
+    pub step_ns: Cell<u64>,
     /// The other domain; runs on every notify and on every poll.
     pub on_notify: RefCell<Option<NotifyHook>>,
     next_port: Cell<u32>,
@@ -87,6 +89,7 @@ impl FakeHypervisor {
     pub fn new() -> Self {
         let new = Self::default();
         new.next_port.set(5);
+        new.step_ns.set(1000);
         new
     }
 
@@ -182,7 +185,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn system_time_ns(&self) -> u64 {
-        self.time_ns.set(self.time_ns.get() + 1000);
+        self.time_ns.set(self.time_ns.get() + self.step_ns.get());
         self.time_ns.get()
     }
 

@@ -2,7 +2,7 @@
 //! hand-over to the operating system.
 //!
 //! Device paths are those that EDK2 gives: `PciRoot(0x0)/Pci(0x1,0x1)/Ata(Primary,Master,0x0)` at an IDE controller,
-//! `PciRoot(0x0)/Pci(0x4,0x0)/Sata(0x0,0xFFFF,0x0)` at an AHCI controller.
+//! `PciRoot(0x0)/Pci(0x4,0x0)/Sata(0x0,0xffff,0x0)` at an AHCI controller.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -16,15 +16,14 @@ use services::device_path::{DevicePath, Node};
 use services::handle::OpenAttributes;
 use services::handle::driver::Driver;
 use services::{Guid, Handle, Result, Status};
-use uefi_raw::guid;
 
-use super::Unit;
 use super::device::{Device, Found, SharedLink, find};
 use super::ide::{Channel, Registers};
+use super::{Unit, ahci};
 use crate::pci::{Bar, Bus, Class, Function, command};
 
-/// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4), which uefi-raw does not have.
-const PCI_IO: Guid = guid!("4cf5b200-68b8-4ca5-9eec-b23e3f50029a");
+/// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4).
+const PCI_IO: Guid = api::PciIoProtocol::GUID;
 const VERSION: u32 = 0x10;
 /// `PortMultiplierPortNumber` of a device that is at no port multiplier (UEFI 2.10 §10.3.4.6).
 const NO_MULTIPLIER: u16 = 0xFFFF;
@@ -110,12 +109,14 @@ fn node(unit: Unit) -> Node {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Ide,
+    Ahci,
 }
 
 impl Kind {
     fn of(class: Class) -> Option<Self> {
         match class {
             Class { base: 1, sub: 1, .. } => Some(Self::Ide),
+            Class { base: 1, sub: 6, interface: 1 } => Some(Self::Ahci),
             _ => None,
         }
     }
@@ -123,13 +124,16 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Ide => "IDE controller",
+            Self::Ahci => "AHCI controller",
         }
     }
 
-    /// All places where a disk can be.
-    fn units(self) -> impl Iterator<Item = Unit> {
-        let ide = (0..4).map(|index| Unit::Ide { channel: index / 2, device: index % 2 });
-        ide.filter(move |_| self == Self::Ide)
+    /// The places where the toolstack puts disks.
+    fn units(self) -> [Unit; 4] {
+        [0, 1, 2, 3].map(|index| match self {
+            Self::Ide => Unit::Ide { channel: index / 2, device: index % 2 },
+            Self::Ahci => Unit::Ahci { port: index },
+        })
     }
 }
 
@@ -177,7 +181,7 @@ impl Driver for AtaDriver {
             return Err(Status::ALREADY_STARTED);
         }
         // Where all disks are there through another driver, nobody needs this controller.
-        if kind.units().any(|unit| self.wants(unit)) { Ok(()) } else { Err(Status::UNSUPPORTED) }
+        if kind.units().iter().any(|unit| self.wants(*unit)) { Ok(()) } else { Err(Status::UNSUPPORTED) }
     }
 
     fn start(&self, binding: Handle, controller: Handle, remaining: Option<&DevicePath>) -> Result<()> {
@@ -189,6 +193,7 @@ impl Driver for AtaDriver {
         api::open_protocol(controller, &PCI_IO, binding, controller, OpenAttributes::BY_DRIVER)?;
         let (links, devices) = match kind {
             Kind::Ide => self.start_ide(&function),
+            Kind::Ahci => self.start_ahci(&function),
         };
         let started = Controller { handle: controller, function, links, children: Vec::new() };
         self.controllers.started.borrow_mut().push(started);
@@ -264,6 +269,26 @@ impl AtaDriver {
                 }
             }
             links.push(link);
+        }
+        (links, devices)
+    }
+
+    fn start_ahci(&self, function: &Function) -> (Vec<SharedLink>, Vec<Device>) {
+        const REGISTERS: u8 = 5;
+        let (mut links, mut devices) = (Vec::new(), Vec::new());
+        function.enable(command::MEMORY | command::BUS_MASTER);
+        let registers = function.window(REGISTERS).map(Rc::from);
+        let Some(ahci) = registers.and_then(|registers| ahci::Controller::start(function.machine(), registers)) else {
+            log::warn!("{}: the AHCI controller has no registers", function.address());
+            return (links, devices);
+        };
+        for number in ahci.ports() {
+            let unit = Unit::Ahci { port: number };
+            if self.wants(unit) {
+                let link: SharedLink = Rc::new(RefCell::new(ahci.port(number)));
+                devices.extend(look(function, &link, 0, unit));
+                links.push(link);
+            }
         }
         (links, devices)
     }

@@ -437,6 +437,14 @@ impl Link for Channel {
     }
 }
 
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if let Some(table) = self.table.take() {
+            self.machine.domain.frames.free(table);
+        }
+    }
+}
+
 impl Channel {
     /// After a failure of the bus master data goes through the data register.
     fn doubt_bus_master(&mut self, way: Way, error: Option<&Error>) {

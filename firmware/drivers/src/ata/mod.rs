@@ -19,6 +19,7 @@
 //! Sources: ACS-3 (ATA/ATAPI Command Set), ATA8-APT, MMC-6, "Programming Interface for Bus Master IDE Controller" 1.0,
 //! "Serial ATA AHCI" 1.3.1.
 
+mod ahci;
 pub mod binding;
 mod command;
 mod device;

@@ -1,7 +1,9 @@
 //! Devices and controllers as tests play them: a disk and a CD drive, behind an IDE channel or an AHCI port.
 
+pub mod ahci;
 pub mod disk;
 pub mod ide;
+pub mod pci;
 
 use hw::hypervisor::Gfn;
 
