@@ -82,8 +82,8 @@ pub trait Adapter {
     fn modes(&self) -> &[Mode];
     /// The mode to begin with.
     fn preferred(&self) -> usize;
-    /// Selects one of its modes. What is shown then is not defined.
-    fn set_mode(&mut self, mode: usize) -> Result<(), AdapterError>;
+    /// Selects one of its modes; returns whether all is black then.
+    fn set_mode(&mut self, mode: usize) -> Result<bool, AdapterError>;
     /// The memory that is shown, from the upper left pixel on.
     fn memory(&self) -> &dyn Window;
     /// The monitor's EDID; empty where there is none.
@@ -185,9 +185,11 @@ impl Display {
         if mode.size() == 0 || mode.size() > self.adapter.memory().len() || mode.stride < mode.width {
             return Err(AdapterError);
         }
-        self.adapter.set_mode(number)?;
+        let is_black = self.adapter.set_mode(number)?;
         (self.number, self.mode) = (number, mode);
-        self.fill(Rectangle { x: 0, y: 0, width: mode.width, height: mode.height }, 0);
+        if !is_black {
+            self.fill(Rectangle { x: 0, y: 0, width: mode.width, height: mode.height }, 0);
+        }
         self.observers.iter().for_each(|observer| observer(number, mode));
         Ok(())
     }

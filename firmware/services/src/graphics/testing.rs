@@ -38,8 +38,8 @@ impl Adapter for FakeAdapter {
     fn preferred(&self) -> usize {
         self.preferred
     }
-    fn set_mode(&mut self, _mode: usize) -> Result<(), AdapterError> {
-        Ok(())
+    fn set_mode(&mut self, _mode: usize) -> Result<bool, AdapterError> {
+        Ok(false)
     }
     fn memory(&self) -> &dyn Window {
         &*self.memory
