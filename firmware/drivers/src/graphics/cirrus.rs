@@ -34,14 +34,8 @@ const fn mode24(width: usize, height: usize) -> Mode {
     Mode::new(width, height, PixelFormat::Bgr24)
 }
 
-const MODES: [Mode; 6] = [
-    mode32(640, 480),
-    mode32(800, 600),
-    mode24(1024, 768),
-    mode24(1280, 720),
-    mode24(1280, 800),
-    mode24(1280, 1024),
-];
+const MODES: [Mode; 6] =
+    [mode32(640, 480), mode32(800, 600), mode24(1024, 768), mode24(1280, 720), mode24(1280, 800), mode24(1280, 1024)];
 
 /// The adapter.
 pub struct Cirrus {
@@ -286,9 +280,8 @@ mod tests {
                 GRAPHICS => 1,
                 CRT => 2,
                 ATTRIBUTE => {
-                    match vga.attribute_index.take() {
-                        None => (vga.attribute_index, vga.is_on) = (Some(index), index & 0x20 != 0),
-                        Some(_) => {}
+                    if vga.attribute_index.take().is_none() {
+                        (vga.attribute_index, vga.is_on) = (Some(index), index & 0x20 != 0);
                     }
                     return true;
                 }

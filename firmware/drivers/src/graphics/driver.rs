@@ -7,20 +7,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use services::abi::pci::PciIoProtocol;
 use services::device_path::{DevicePath, Node};
 use services::graphics::{Adapter, SharedDisplay};
 use services::handle::OpenAttributes;
 use services::handle::driver::Driver;
-use services::{Guid, Handle, Result, Status, api};
-use uefi_raw::guid;
+use services::{Handle, Result, Status, api};
 
+use super::Problem;
 use super::bochs::Bochs;
 use super::cirrus::{self, Cirrus};
-use super::Problem;
 use crate::pci::{Bar, Bus, Function, command};
 
-/// EFI_PCI_IO_PROTOCOL, by which the driver says that it manages the function.
-const PCI_IO: Guid = guid!("4cf5b200-68b8-4ca5-9eec-b23e3f50029a");
 /// `_ADR` of the monitor (ACPI 6.5 §B.4.2): the first one at a VGA connector, as the platform's firmware can find it.
 const MONITOR: u32 = 0x8001_0100;
 const VERSION: u32 = 0x10;
@@ -122,7 +120,7 @@ impl GraphicsDriver {
         let path = api::device_path(controller)?.with(&Node::AcpiAdr { adr: alloc::vec![MONITOR] })?;
         let (child, display) = api::install_display(&path, adapter)?;
         let how = OpenAttributes::BY_CHILD_CONTROLLER;
-        api::open_protocol(controller, &PCI_IO, binding, child, how)?;
+        api::open_protocol(controller, &PciIoProtocol::GUID, binding, child, how)?;
         api::install_graphics_console(child, display.clone())?;
         Ok(Output { controller, child, display })
     }
@@ -152,7 +150,7 @@ impl Driver for GraphicsDriver {
 
     fn start(&self, binding: Handle, controller: Handle, _remaining: Option<&DevicePath>) -> Result<()> {
         let (kind, function) = self.kind(controller).ok_or(Status::UNSUPPORTED)?;
-        api::open_protocol(controller, &PCI_IO, binding, controller, OpenAttributes::BY_DRIVER)?;
+        api::open_protocol(controller, &PciIoProtocol::GUID, binding, controller, OpenAttributes::BY_DRIVER)?;
         function.enable(command::IO | command::MEMORY);
         match self.add(binding, controller, kind, &function) {
             Ok(output) => {
@@ -162,7 +160,7 @@ impl Driver for GraphicsDriver {
             Err(status) => {
                 log::warn!("{} at {} is left out: {status}", kind.name(), function.address());
                 self.refused.borrow_mut().push(controller);
-                let _ = api::close_protocol(controller, &PCI_IO, binding, controller);
+                let _ = api::close_protocol(controller, &PciIoProtocol::GUID, binding, controller);
                 Err(status)
             }
         }

@@ -68,7 +68,7 @@ fn publish(bus: &Bus, device: u8, configuration: Configuration) -> Handle {
         .with(&Node::Pci { device, function: 0 })
         .unwrap();
     let path = leak(path).as_bytes().as_ptr().cast_mut().cast();
-    let interfaces = [(DevicePathProtocol::GUID, path), (PCI_IO, core::ptr::null_mut())];
+    let interfaces = [(DevicePathProtocol::GUID, path), (PciIoProtocol::GUID, core::ptr::null_mut())];
     let handle = api::install_protocols(None, &interfaces).unwrap();
     bus.add(handle, function.clone());
     handle
@@ -85,10 +85,7 @@ fn adapters_become_displays_with_consoles_and_odd_ones_are_left_out() {
     let display = displays.first().unwrap();
     assert_eq!((display.borrow().mode().width, display.borrow().address()), (1280, u64::from(MEMORY)));
     let child = *api::handles_with(&GraphicsOutputProtocol::GUID).last().unwrap();
-    assert_eq!(
-        api::device_path(child).unwrap().to_string(),
-        "PciRoot(0x0)/Pci(0x2,0x0)/AcpiAdr(0x80010100)"
-    );
+    assert_eq!(api::device_path(child).unwrap().to_string(), "PciRoot(0x0)/Pci(0x2,0x0)/AcpiAdr(0x80010100)");
     assert!(api::protocol(child, &SimpleTextOutputProtocol::GUID).is_ok());
     assert_eq!(api::connect(good, true), Err(Status::NOT_FOUND));
     assert!(api::disconnect(good).is_err());
