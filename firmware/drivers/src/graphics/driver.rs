@@ -91,6 +91,11 @@ impl Displays {
     }
 }
 
+/// Whether there is a driver for this function.
+pub const fn is_display(function: &Function) -> bool {
+    Kind::of(function.id).is_some()
+}
+
 /// Adds the driver. Displays come to be when the adapters' handles are connected.
 pub fn install(bus: Rc<Bus>) -> Result<Displays> {
     let displays = Displays::default();

@@ -15,7 +15,7 @@ use core::fmt;
 
 use services::graphics::{Mode, PixelFormat};
 
-pub use driver::install;
+pub use driver::{Displays, install, is_display};
 
 /// Resolution to begin with where there is room for it and no monitor prefers another one: what an emulated monitor without
 /// wishes is given elsewhere too.
