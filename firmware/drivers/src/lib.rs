@@ -11,6 +11,7 @@
 //! | [`block`] | paravirtual disks as [`BlockDevice`](services::block::BlockDevice)s |
 //! | [`bus`] | all of it together: finds and connects the disks, hands everything back to the operating system |
 //! | [`binding`] | the bus in the UEFI driver model |
+//! | [`graphics`] | HVM: display adapters |
 //! | [`pci`] | HVM: PCI functions as hvmloader set them up |
 //! | [`ata`] | HVM: emulated disks and CDs |
 //! | [`keyboard`] | HVM: the PS/2 keyboard as a console device |
@@ -39,6 +40,7 @@ pub mod domain;
 pub mod events;
 pub mod fw_cfg;
 pub mod grants;
+pub mod graphics;
 pub mod keyboard;
 pub mod pci;
 pub mod serial;

@@ -37,6 +37,7 @@ pub mod event;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod file;
+pub mod graphics;
 pub mod handle;
 pub mod hardware;
 pub mod hii;

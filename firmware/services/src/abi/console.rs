@@ -38,10 +38,16 @@ pub fn install_terminal(path: &DevicePath, device: Box<dyn ByteConsole>) -> Resu
 }
 
 /// Installs any device that shows text or has keys, as [`install_terminal`] does.
-pub fn install_device(path: &DevicePath, mut device: Box<dyn TextDevice>) -> Result<Handle> {
+pub fn install_device(path: &DevicePath, device: Box<dyn TextDevice>) -> Result<Handle> {
     let bytes: &'static mut [u8] = path.as_bytes().to_vec().leak();
     // First of all, for it fails if there is such a path already.
     let handle = api::install_protocols(None, &[(DevicePathProtocol::GUID, bytes.as_mut_ptr().cast())])?;
+    install_on(handle, device)?;
+    Ok(handle)
+}
+
+/// Installs the protocols of a device on a handle that is there already, such as that of a display, which has a device path.
+pub fn install_on(handle: Handle, mut device: Box<dyn TextDevice>) -> Result<()> {
     let (shows_text, has_keys) = (device.output().is_some(), device.input().is_some());
     let number = with(|consoles| consoles.add(device))?;
     install_splitter()?;
@@ -53,7 +59,7 @@ pub fn install_device(path: &DevicePath, mut device: Box<dyn TextDevice>) -> Res
         interfaces.extend(input_interfaces(Target::One(number))?);
     }
     refresh();
-    api::install_protocols(Some(handle), &interfaces)
+    api::install_protocols(Some(handle), &interfaces).map(drop)
 }
 
 /// What the edge of the consoles keeps.

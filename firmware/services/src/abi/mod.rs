@@ -10,6 +10,7 @@ pub mod driver;
 pub mod event;
 pub mod file;
 mod gate;
+pub mod graphics;
 pub mod handle;
 pub mod hii;
 pub mod image;

@@ -15,6 +15,9 @@ use alloc::vec::Vec;
 
 use uefi_raw::protocol::console::{KeyData, KeyShiftState, KeyState, KeyToggleState};
 
+pub mod font;
+pub mod graphics;
+pub mod grid;
 pub mod keys;
 pub mod screen;
 

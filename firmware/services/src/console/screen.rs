@@ -221,18 +221,18 @@ pub fn can_show(text: &[u16]) -> bool {
     })
 }
 
-const TAB_STOP: usize = 8;
+pub(super) const TAB_STOP: usize = 8;
 
 /// Ask for narrow or wide glyphs; not shown (UEFI 2.10 §33.2.6.2.2).
-const NARROW: char = '\u{FFF0}';
-const WIDE: char = '\u{FFF1}';
+pub(super) const NARROW: char = '\u{FFF0}';
+pub(super) const WIDE: char = '\u{FFF1}';
 
-fn is_printable(character: char) -> bool {
+pub(super) fn is_printable(character: char) -> bool {
     !character.is_control()
 }
 
 /// Columns a terminal uses for a character.
-const fn width(character: char) -> usize {
+pub(super) const fn width(character: char) -> usize {
     match character {
         '\u{300}'..='\u{36F}' | '\u{200B}'..='\u{200F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' => 0,
         '\u{1100}'..='\u{115F}'
