@@ -143,7 +143,7 @@ impl Bench<'_> {
             }
             let path = sources.scratch.join("bench.img");
             self.disk(subject, &data, &initrd_file).write(&path, sources)?;
-            let file = DiskFile { path, sector_size: 512, read_only: false };
+            let file = DiskFile { path, sector_size: 512, read_only: false, is_cdrom: false };
             script.push_str(&send_disk(&file, number, &share)?);
             script.push_str(&format!("mv disk{number}.img {}\n", subject.disk()));
         }
@@ -223,12 +223,15 @@ impl Bench<'_> {
             kind: Kind::Pvh,
             memory: self.plan.memory,
             vcpus: 1,
-            kernel: PathBuf::new(),
+            firmware: None,
+            kernel: Some(PathBuf::new()),
             ramdisk: direct.then(PathBuf::new),
             command_line: Some(if direct { "console=hvc0".to_owned() } else { self.plan.command_line.clone() }),
             restart: false,
+            serial: false,
             extra: Vec::new(),
-            disks: vec![DiskFile { path: PathBuf::new(), sector_size: 512, read_only: false }],
+            files: Vec::new(),
+            disks: vec![DiskFile { path: PathBuf::new(), sector_size: 512, read_only: false, is_cdrom: false }],
         }
     }
 

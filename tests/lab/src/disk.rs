@@ -39,6 +39,10 @@ const MBR_TYPE_GPT_PROTECTIVE: u8 = 0xee;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Disk {
+    /// What it is to the guest.
+    pub kind: DiskKind,
+    /// What it holds as a whole, instead of a table and a file system.
+    pub content: Option<Content>,
     /// How it is partitioned.
     pub table: Table,
     /// Size in MiB.
@@ -58,6 +62,8 @@ pub struct Disk {
 impl Default for Disk {
     fn default() -> Self {
         Self {
+            kind: DiskKind::Disk,
+            content: None,
             table: Table::Gpt,
             size: 80,
             sector_size: 512,
@@ -67,6 +73,16 @@ impl Default for Disk {
             read_only: false,
         }
     }
+}
+
+/// What a disk is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskKind {
+    /// A disk.
+    Disk,
+    /// A CD in a drive: read-only, sectors of 2048 bytes on the emulated drive.
+    Cdrom,
 }
 
 /// How a disk is partitioned.
@@ -118,6 +134,12 @@ impl Disk {
             bail!("a sector of {} bytes is not supported", self.sector_size);
         }
         fs::remove_file(path).ok();
+        if let Some(content) = &self.content {
+            if !self.files.is_empty() || !self.damage.is_empty() {
+                bail!("a disk with content as a whole has neither files nor damage");
+            }
+            return command::write(path, sources.bytes(content)?);
+        }
         let file = OpenOptions::new().create_new(true).read(true).write(true).open(path)?;
         file.set_len(self.size * MIB)?;
         let layout = Layout::of(self);

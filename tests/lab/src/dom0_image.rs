@@ -42,7 +42,7 @@ const PACKAGES: [&str; 19] = [
 /// `crc32c_generic` is what ext4 asks for by algorithm, so that no dependency names it.
 const DOM0_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
 /// Modules guests may need.
-const GUEST_MODULES: [&str; 11] = [
+const GUEST_MODULES: [&str; 15] = [
     "xen-blkfront",
     "xen-netfront",
     "vfat",
@@ -53,11 +53,18 @@ const GUEST_MODULES: [&str; 11] = [
     "virtio_pci",
     "virtio_blk",
     "ata_piix",
+    "ahci",
     "sd_mod",
+    "sr_mod",
+    "isofs",
+    "tpm_tis",
 ];
 /// Size of the root file system; sparse, so the rest is room for the guests' disks and saved states.
 const ROOT_SIZE: &str = "6G";
 const INIT: &str = include_str!("../dom0/init");
+/// Programs of ours for dom0's shell scripts.
+const TOOLS: [(&str, &str); 2] =
+    [("lab-qmp", include_str!("../dom0/lab-qmp")), ("lab-socket", include_str!("../dom0/lab-socket"))];
 const INITRD_INIT: &str = include_str!("../dom0/initrd-init");
 
 /// The files of a dom0 image.
@@ -73,6 +80,9 @@ impl Dom0Image {
     /// Packages cannot be had, or a host tool is missing.
     pub fn get(cache: &Cache, apt: &Apt) -> Result<Self> {
         let mut key = Key::default().with(include_str!("dom0_image.rs")).with(INIT).with(INITRD_INIT);
+        for (name, text) in TOOLS {
+            key = key.with(name).with(text);
+        }
         for package in apt.with_dependencies(&PACKAGES)? {
             key = key.with(package.file).with(package.digest);
         }
@@ -168,9 +178,11 @@ fn configure(root: &Path) -> Result<()> {
     for folder in ["proc", "sys", "dev", "run", "tmp", "lab", "root"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    let init = root.join("lab-init");
-    command::write(&init, INIT)?;
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    let tools = TOOLS.map(|(name, text)| (root.join("usr/bin").join(name), text));
+    for (path, text) in tools.into_iter().chain([(root.join("lab-init"), INIT)]) {
+        command::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
     Ok(())
 }
 

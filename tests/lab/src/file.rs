@@ -5,6 +5,7 @@
 //! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
 //! `patch`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::{guest_program, uki};
+use crate::{guest_program, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -42,6 +43,8 @@ pub enum Made {
     Uki(String),
     /// A source with changes.
     Changed(Changed),
+    /// A CD that `grub-mkrescue` makes of these files, for PCs with BIOS and with UEFI.
+    Iso(BTreeMap<String, Content>),
 }
 
 /// A source with changes.
@@ -52,6 +55,9 @@ pub struct Changed {
     pub from: String,
     /// Cut to this many bytes.
     pub truncate: Option<usize>,
+    /// So many bytes of zero at the end.
+    #[serde(default)]
+    pub grow: usize,
     /// Bytes to overwrite.
     #[serde(default)]
     pub patch: Vec<Patch>,
@@ -96,6 +102,7 @@ impl Sources {
             Content::Made(Made::Zeros(count)) => Ok(vec![0; *count]),
             Content::Made(Made::Uki(command_line)) => self.unified_kernel_image(command_line),
             Content::Made(Made::Changed(changed)) => self.changed(changed),
+            Content::Made(Made::Iso(files)) => iso::bytes(files, self),
         }
     }
 
@@ -140,6 +147,7 @@ impl Sources {
         if let Some(length) = changed.truncate {
             bytes.truncate(length);
         }
+        bytes.resize(bytes.len() + changed.grow, 0);
         Ok(bytes)
     }
 }

@@ -11,6 +11,7 @@ use regex::Regex;
 use crate::command;
 use crate::console::Log;
 use crate::dom0::Dom0;
+use crate::screen::Picture;
 
 const MIB: usize = 1 << 20;
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -29,18 +30,24 @@ pub struct Config {
     pub memory: u64,
     /// Virtual CPUs.
     pub vcpus: u32,
-    /// The firmware or kernel on the host.
-    pub kernel: PathBuf,
+    /// The firmware of an HVM guest, on the host; SeaBIOS when it is missing. A PVH guest's is its kernel.
+    pub firmware: Option<PathBuf>,
+    /// What `kernel=` names, on the host. An HVM guest can do without.
+    pub kernel: Option<PathBuf>,
     /// What `ramdisk=` names, on the host.
     pub ramdisk: Option<PathBuf>,
     /// `cmdline=`.
     pub command_line: Option<String>,
     /// Whether it is created again when it reboots.
     pub restart: bool,
-    /// More lines of `xl.cfg`.
+    /// Whether an HVM guest has a serial port, COM1.
+    pub serial: bool,
+    /// More lines of `xl.cfg`; `@FOLDER@` in them stands for the guest's folder in dom0.
     pub extra: Vec<String>,
     /// Disks on the host.
     pub disks: Vec<DiskFile>,
+    /// Files for the guest's folder in dom0: name there, and path on the host.
+    pub files: Vec<(String, PathBuf)>,
 }
 
 /// The kind of a guest.
@@ -48,7 +55,7 @@ pub struct Config {
 pub enum Kind {
     /// `type="pvh"`, `kernel=` the firmware.
     Pvh,
-    /// `type="hvm"`, the firmware through hvmloader.
+    /// `type="hvm"`, the firmware through hvmloader, emulated devices by a device model in dom0.
     Hvm,
 }
 
@@ -61,6 +68,8 @@ pub struct DiskFile {
     pub sector_size: u64,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// Whether it is a CD in a drive instead of a disk.
+    pub is_cdrom: bool,
 }
 
 /// Why a domain ended, as the toolstack was told.
@@ -85,6 +94,8 @@ pub struct Guest<'a> {
     config: Config,
     /// Its PV console.
     pub console: Log,
+    /// Its serial port, if it has one.
+    pub serial: Log,
     /// The hypervisor's log since its creation; lines `(dN)` are what it wrote to port 0xE9.
     pub hypervisor: Log,
 }
@@ -99,11 +110,11 @@ impl<'a> Guest<'a> {
         let folder = dom0.share("guests").join(&config.name);
         fs::create_dir_all(&folder)?;
         let mut script = format!("from=/lab/guests/{}\n", config.name);
-        copy(&config.kernel, &folder.join("kernel"))?;
-        script.push_str("cp $from/kernel .\n");
-        if let Some(ramdisk) = &config.ramdisk {
-            copy(ramdisk, &folder.join("ramdisk"))?;
-            script.push_str("cp $from/ramdisk .\n");
+        let named = [("firmware", &config.firmware), ("kernel", &config.kernel), ("ramdisk", &config.ramdisk)];
+        let named = named.iter().filter_map(|(name, path)| Some((*name, path.as_ref()?)));
+        for (name, path) in named.chain(config.files.iter().map(|(name, path)| (name.as_str(), path))) {
+            copy(path, &folder.join(name))?;
+            script.push_str(&format!("cp $from/{name} .\n"));
         }
         for (number, disk) in config.disks.iter().enumerate() {
             script.push_str(&send_disk(disk, number, &folder)?);
@@ -133,7 +144,8 @@ impl<'a> Guest<'a> {
         let script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\n{prepare}xl create xl.cfg\n");
         let output = dom0.run(&script, CREATE_TIMEOUT)?;
         let console = Log::follow(&dom0.share("log").join(format!("guest-{name}.log")), 0);
-        let guest = Self { dom0, config, console, hypervisor };
+        let serial = Log::follow(&dom0.share("log").join(serial_log(name)), 0);
+        let guest = Self { dom0, config, console, serial, hypervisor };
         if output.status != 0 {
             guest.destroy()?;
             return Ok(Err(format!("xl create failed: {}", output.text.trim())));
@@ -148,22 +160,64 @@ impl<'a> Guest<'a> {
     pub fn poll(&mut self) -> Result<Option<Shutdown>> {
         let ended = self.shutdown();
         self.console.poll()?;
+        self.serial.poll()?;
         self.hypervisor.poll()?;
         Ok(ended)
     }
 
-    /// Types `text` on its console.
+    /// Types `text` on its PV console.
     ///
     /// # Errors
     /// The console is not there.
     pub fn send(&self, text: &str) -> Result<()> {
-        // Octal for every byte: no shell, printf or terminal convention can change what arrives.
-        let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
         let name = &self.config.name;
         let script = format!(
-            "set -e\ntty=$(xenstore-read /local/domain/$(xl domid {name})/console/tty)\nprintf '{octal}' >\"$tty\"\n"
+            "set -e\ntty=$(xenstore-read /local/domain/$(xl domid {name})/console/tty)\nprintf '{}' >\"$tty\"\n",
+            octal(text)
         );
         self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop).context("cannot type on the guest's console")
+    }
+
+    /// Types `text` on its serial port.
+    ///
+    /// # Errors
+    /// The port is not there.
+    pub fn send_serial(&self, text: &str) -> Result<()> {
+        let script = format!("printf '{}' | lab-socket {}\n", octal(text), serial_socket(&self.config.name));
+        self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop).context("cannot type on the guest's serial port")
+    }
+
+    /// Has the device model carry out QMP commands, JSON objects without single quotes.
+    ///
+    /// # Errors
+    /// There is no device model, or it refuses a command.
+    pub fn qmp(&self, commands: &[String]) -> Result<()> {
+        let words: String = commands.iter().map(|command| format!(" '{command}'")).collect();
+        // libxl keeps its own QMP socket; the one it makes for libxenstat is free.
+        let script = format!("lab-qmp /run/xen/qmp-libxenstat-$(xl domid {name}){words}\n", name = self.config.name);
+        self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop)
+    }
+
+    /// Takes a picture of the emulated screen.
+    ///
+    /// # Errors
+    /// There is no device model or no screen, or what it writes is no picture.
+    pub fn screen(&self) -> Result<Picture> {
+        let file = format!("screen-{}.ppm", self.config.name);
+        self.qmp(&[format!(r#"{{"execute":"screendump","arguments":{{"filename":"/lab/log/{file}"}}}}"#)])?;
+        let path = self.dom0.share("log").join(file);
+        let picture = Picture::from_ppm(&command::read(&path)?)?;
+        fs::remove_file(path)?;
+        Ok(picture)
+    }
+
+    /// Presses keys on the emulated keyboard, one after the other; `-` joins those pressed together, as in `ctrl-alt-delete`.
+    ///
+    /// # Errors
+    /// There is no device model, or it does not know a key.
+    pub fn press(&self, keys: &[String]) -> Result<()> {
+        let commands: Vec<String> = keys.iter().map(|key| send_key(key)).collect();
+        self.qmp(&commands)
     }
 
     /// Saves the guest to a file, which ends the domain, and restores it from there.
@@ -185,7 +239,8 @@ impl<'a> Guest<'a> {
         let script = format!(
             "xl destroy {name} 2>/dev/null\n\
              for loop in $(losetup -n -O NAME,BACK-FILE | sed -n 's,^\\([^ ]*\\) */var/lab/{name}/.*,\\1,p'); do \
-             losetup -d $loop; done\nrm -rf /var/lab/{name}\n"
+             losetup -d $loop; done\nrm -rf /var/lab/{name} {}\n",
+            serial_socket(name)
         );
         self.dom0.run(&script, SHORT_TIMEOUT).map(drop)
     }
@@ -201,6 +256,9 @@ impl<'a> Guest<'a> {
         fs::copy(log.join(format!("guest-{name}.log")), folder.join("console.raw")).ok();
         fs::copy(log.join(format!("xl-{name}.log")), folder.join("xl.log")).ok();
         fs::copy(log.join(format!("qemu-dm-{name}.log")), folder.join("qemu-dm.log")).ok();
+        if self.config.serial {
+            command::write(&folder.join("serial.log"), self.serial.text())?;
+        }
         command::write(&folder.join("console.log"), self.console.text())?;
         command::write(&folder.join("hypervisor.log"), self.hypervisor.text())?;
         command::write(&folder.join("xl.cfg"), self.config.text())
@@ -221,18 +279,14 @@ impl Config {
     pub fn text(&self) -> String {
         let folder = format!("/var/lab/{}", self.name);
         let mut lines = vec![format!("name={:?}", self.name)];
-        match self.kind {
-            Kind::Pvh => lines.extend([r#"type="pvh""#.to_owned(), format!(r#"kernel="{folder}/kernel""#)]),
-            Kind::Hvm => lines.extend([
-                r#"type="hvm""#.to_owned(),
-                r#"bios="ovmf""#.to_owned(),
-                format!(r#"bios_path_override="{folder}/kernel""#),
-                r#"vga="stdvga""#.to_owned(),
-                r#"serial="pty""#.to_owned(),
-            ]),
+        lines.push(format!("type={:?}", if self.kind == Kind::Hvm { "hvm" } else { "pvh" }));
+        if self.kind == Kind::Hvm {
+            lines.extend(self.hvm_lines(&folder));
         }
-        if self.ramdisk.is_some() {
-            lines.push(format!(r#"ramdisk="{folder}/ramdisk""#));
+        for (name, path) in [("kernel", &self.kernel), ("ramdisk", &self.ramdisk)] {
+            if path.is_some() {
+                lines.push(format!(r#"{name}="{folder}/{name}""#));
+            }
         }
         if let Some(command_line) = &self.command_line {
             lines.push(format!("cmdline={command_line:?}"));
@@ -246,16 +300,62 @@ impl Config {
         let disks: Vec<String> =
             self.disks.iter().enumerate().map(|(number, disk)| disk.line(number, &folder)).collect();
         lines.push(format!("disk=[{}]", disks.join(", ")));
-        lines.extend(self.extra.iter().cloned());
+        lines.extend(self.extra.iter().map(|line| line.replace("@FOLDER@", &folder)));
         lines.join("\n") + "\n"
     }
+
+    /// What only an HVM guest has. No display is served to the outside: pictures of the screen are taken through QMP.
+    fn hvm_lines(&self, folder: &str) -> Vec<String> {
+        let mut lines = match &self.firmware {
+            Some(_) => vec![r#"bios="ovmf""#.to_owned(), format!(r#"bios_path_override="{folder}/firmware""#)],
+            None => vec![r#"bios="seabios""#.to_owned()],
+        };
+        lines.extend([r#"vga="stdvga""#.to_owned(), "vnc=0".to_owned()]);
+        let mut device_model = Vec::new();
+        if self.serial {
+            lines.push(r#"serial="chardev:lab""#.to_owned());
+            device_model.push("-chardev".to_owned());
+            device_model.push(format!(
+                "socket,id=lab,path={},server=on,wait=off,logfile=/lab/log/{}",
+                serial_socket(&self.name),
+                serial_log(&self.name)
+            ));
+        }
+        if !device_model.is_empty() {
+            lines.push(format!("device_model_args={device_model:?}"));
+        }
+        lines
+    }
+}
+
+/// Octal for every byte: no shell, printf or terminal convention can change what arrives.
+fn octal(text: &str) -> String {
+    text.bytes().map(|byte| format!("\\{byte:03o}")).collect()
+}
+
+/// The socket that carries what is typed on a guest's serial port.
+fn serial_socket(name: &str) -> String {
+    format!("/run/serial-{name}")
+}
+
+/// The file in the log folder that holds what a guest wrote to its serial port.
+fn serial_log(name: &str) -> String {
+    format!("serial-{name}.log")
+}
+
+/// The QMP command that presses a key, or several joined by `-`.
+fn send_key(keys: &str) -> String {
+    let keys: Vec<String> = keys.split('-').map(|key| format!(r#"{{"type":"qcode","data":{key:?}}}"#)).collect();
+    format!(r#"{{"execute":"send-key","arguments":{{"keys":[{}]}}}}"#, keys.join(","))
 }
 
 impl DiskFile {
     fn line(&self, number: usize, folder: &str) -> String {
         let letter = char::from(b'a' + u8::try_from(number).unwrap_or_default());
         let access = if self.read_only { "r" } else { "w" };
-        if self.sector_size == 512 {
+        if self.is_cdrom {
+            format!("'{folder}/disk{number}.img,format=raw,vdev=xvd{letter},access=ro,devtype=cdrom'")
+        } else if self.sector_size == 512 {
             format!("'{folder}/disk{number}.img,raw,xvd{letter},{access}'")
         } else {
             format!("'phy:@LOOP{number}@,xvd{letter},{access}'")
@@ -342,18 +442,55 @@ mod tests {
             kind: Kind::Pvh,
             memory: 512,
             vcpus: 1,
-            kernel: "/x".into(),
+            firmware: None,
+            kernel: Some("/x".into()),
             ramdisk: None,
             command_line: Some("say=\"hi\"".into()),
             restart: false,
-            extra: vec!["nomigrate=1".into()],
-            disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false }],
+            serial: false,
+            extra: vec!["acpi_firmware='@FOLDER@/x'".into()],
+            disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false, is_cdrom: false }],
+            files: Vec::new(),
         }
     }
 
     #[test]
     fn a_disk_with_other_sectors_goes_through_a_loop_device() {
         assert!(config().text().contains("'phy:@LOOP0@,xvda,w'"));
+    }
+
+    #[test]
+    fn a_cd_is_in_a_drive_and_read_only() {
+        let mut config = config();
+        config.disks[0].is_cdrom = true;
+        assert!(config.text().contains("/disk0.img,format=raw,vdev=xvda,access=ro,devtype=cdrom'"));
+    }
+
+    #[test]
+    fn files_are_named_by_the_guests_folder() {
+        assert!(config().text().contains("acpi_firmware='/var/lab/a/x'"));
+    }
+
+    #[test]
+    fn an_hvm_guest_has_a_firmware_beside_its_kernel() {
+        let config = Config { kind: Kind::Hvm, firmware: Some("/f".into()), ..config() };
+        let text = config.text();
+        assert!(
+            text.contains("bios_path_override=\"/var/lab/a/firmware\"")
+                && text.contains("kernel=\"/var/lab/a/kernel\"")
+        );
+    }
+
+    #[test]
+    fn without_a_firmware_an_hvm_guest_has_seabios() {
+        let config = Config { kind: Kind::Hvm, kernel: None, ..config() };
+        assert!(config.text().contains("bios=\"seabios\"") && !config.text().contains("kernel="));
+    }
+
+    #[test]
+    fn keys_joined_are_pressed_together() {
+        let expected = r#"{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"ctrl"},{"type":"qcode","data":"c"}]}}"#;
+        assert_eq!(send_key("ctrl-c"), expected);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use lab::machine::Machine;
 use lab::report::{Outcome, Report, Verdict};
 use lab::runner;
 use lab::scenario::{self, Scenario};
+use lab::screen::text::Font;
 use lab::session::Lab;
 
 /// Boots guests on the real Xen hypervisor inside QEMU and checks what they say.
@@ -144,6 +145,25 @@ struct Try {
     /// An HVM guest instead of a PVH one.
     #[arg(long)]
     hvm: bool,
+    /// SeaBIOS instead of the firmware, for an HVM guest.
+    #[arg(long)]
+    seabios: bool,
+    /// Adds a CD with this image, behind the other disks.
+    #[arg(long)]
+    cdrom: Option<PathBuf>,
+    /// A serial port for an HVM guest; its lines are shown behind "com1|".
+    #[arg(long)]
+    serial: bool,
+    /// One more line of xl.cfg, such as 'vga="cirrus"'.
+    #[arg(long)]
+    extra: Vec<String>,
+    /// Takes a picture of the screen before the guest is ended: screen.png among its logs, and screen.txt, the text on it.
+    #[arg(long)]
+    screenshot: bool,
+    /// Pressed on the emulated keyboard: PATTERN=KEYS, once the console shows PATTERN; keys as QEMU names them, with blanks
+    /// between them, as in "Shell> =v e r ret".
+    #[arg(long)]
+    press: Vec<String>,
     /// Ends the guest as soon as its console shows this pattern.
     #[arg(long)]
     until: Option<String>,
@@ -251,11 +271,15 @@ fn try_guest(arguments: &Try) -> Result<bool> {
     let lab = Lab::open(firmware_folder(&arguments.image)?)?;
     let config = try_config(&lab, arguments)?;
     let until = arguments.until.as_deref().map(regex::bytes::Regex::new).transpose()?;
-    let mut sends = arguments.send.iter().map(|send| parse_send(send)).collect::<Result<Vec<_>>>()?.into_iter();
+    let sends = arguments.send.iter().map(|send| parse_send(send)).collect::<Result<Vec<_>>>()?;
+    let mut sends = sends.into_iter();
+    let presses = arguments.press.iter().map(|press| parse_send(press)).collect::<Result<Vec<_>>>()?;
+    let mut presses = presses.into_iter();
     let (dom0, _lock) = lab.connect(lab.machine(config.memory)?)?;
     let mut guest = Guest::create(&dom0, config)?.map_err(anyhow::Error::msg)?;
     let started = Instant::now();
     let mut next = sends.next();
+    let mut next_press = presses.next();
     let reason = loop {
         let ended = guest.poll()?;
         show(&mut guest, arguments.verbose);
@@ -264,6 +288,12 @@ fn try_guest(arguments: &Try) -> Result<bool> {
         {
             guest.send(text)?;
             next = sends.next();
+        }
+        if let Some((pattern, keys)) = &next_press
+            && guest.console.expect(pattern).is_some()
+        {
+            guest.press(&keys.split_whitespace().map(str::to_owned).collect::<Vec<_>>())?;
+            next_press = presses.next();
         }
         if let Some(how) = ended {
             std::thread::sleep(Duration::from_millis(300));
@@ -281,9 +311,22 @@ fn try_guest(arguments: &Try) -> Result<bool> {
         std::thread::sleep(Duration::from_millis(50));
     };
     eprintln!("lab: after {:.1} s {reason}; logs in {}", started.elapsed().as_secs_f32(), arguments.output.display());
+    if arguments.screenshot {
+        take_picture(&guest, &arguments.output)?;
+    }
     guest.collect_logs(&arguments.output)?;
     guest.destroy()?;
     Ok(true)
+}
+
+fn take_picture(guest: &Guest<'_>, folder: &Path) -> Result<()> {
+    let picture = guest.screen()?;
+    let font = Font::from_psf(spleen_font::FONT_8X16)?;
+    let text = font.read(&picture, picture.width / 8, picture.height / 16);
+    eprintln!("lab: the screen is {} x {}, of {} colours", picture.width, picture.height, picture.colours());
+    picture.write_png(&folder.join("screen.png"))?;
+    fs::write(folder.join("screen.txt"), text.join("\n") + "\n")?;
+    Ok(())
 }
 
 fn show(guest: &mut Guest<'_>, verbose: bool) {
@@ -291,6 +334,9 @@ fn show(guest: &mut Guest<'_>, verbose: bool) {
         if verbose || line.contains("(d") {
             println!("xen| {line}");
         }
+    }
+    for line in guest.serial.fresh() {
+        println!("com1| {line}");
     }
     for line in guest.console.fresh() {
         println!("{line}");
@@ -304,27 +350,35 @@ fn parse_send(text: &str) -> Result<(regex::bytes::Regex, String)> {
 }
 
 fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
-    let mut disks = Vec::new();
-    let mut config = Config {
-        name: runner::unique_name("try", 0),
-        kind: if arguments.hvm { Kind::Hvm } else { Kind::Pvh },
-        memory: arguments.memory,
-        vcpus: arguments.vcpus,
-        kernel: arguments.image.clone(),
-        ramdisk: None,
-        command_line: arguments.cmdline.clone(),
-        restart: false,
-        extra: Vec::new(),
-        disks: Vec::new(),
+    let name = runner::unique_name("try", 0);
+    let mut config = match &arguments.scenario {
+        Some(scenario) => {
+            let mut config = runner::config(&only(scenario)?, name, &lab.sources)?;
+            config.command_line = arguments.cmdline.clone().or(config.command_line);
+            config
+        }
+        None => Config {
+            name,
+            kind: if arguments.hvm { Kind::Hvm } else { Kind::Pvh },
+            memory: arguments.memory,
+            vcpus: arguments.vcpus,
+            firmware: None,
+            kernel: None,
+            ramdisk: None,
+            command_line: arguments.cmdline.clone(),
+            restart: false,
+            serial: arguments.serial,
+            extra: Vec::new(),
+            disks: Vec::new(),
+            files: Vec::new(),
+        },
     };
-    if let Some(name) = &arguments.scenario {
-        let scenario = only(name)?;
-        config.memory = scenario.memory;
-        config.vcpus = scenario.vcpus;
-        config.command_line = config.command_line.or(scenario.cmdline);
-        config.extra = scenario.extra;
-        config.restart = scenario.restart;
-        disks = scenario.disks;
+    let image = if arguments.image.is_dir() { arguments.image.join("OVMF.fd") } else { arguments.image.clone() };
+    match config.kind {
+        Kind::Hvm if arguments.seabios => config.firmware = None,
+        Kind::Hvm => config.firmware = Some(image),
+        Kind::Pvh if arguments.scenario.is_none() => config.kernel = Some(image),
+        Kind::Pvh => {}
     }
     if arguments.files.is_some() || arguments.program.is_some() {
         let mut files = std::collections::BTreeMap::new();
@@ -335,13 +389,13 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
             let source = lab::file::Content::Source(format!("program:{program}"));
             files.insert("EFI/BOOT/BOOTX64.EFI".to_owned(), source);
         }
-        disks = vec![lab::disk::Disk { files, size: 160, ..lab::disk::Disk::default() }];
+        let disk = lab::disk::Disk { files, size: 160, ..lab::disk::Disk::default() };
+        config.disks = runner::disk_files(&[disk], &lab.sources)?;
     }
-    for (number, disk) in disks.iter().enumerate() {
-        let path = lab.sources.scratch.join(format!("disk{number}.img"));
-        disk.write(&path, &lab.sources)?;
-        config.disks.push(DiskFile { path, sector_size: disk.sector_size, read_only: disk.read_only });
+    if let Some(path) = &arguments.cdrom {
+        config.disks.push(DiskFile { path: path.clone(), sector_size: 512, read_only: true, is_cdrom: true });
     }
+    config.extra.extend(arguments.extra.iter().cloned());
     Ok(config)
 }
 

@@ -14,6 +14,8 @@ use crate::guest::{DiskFile, Shutdown};
 use crate::machine::QEMU;
 use crate::runner::Subject;
 use crate::scenario::{Kind, Scenario};
+use crate::screen::Picture;
+use crate::step::Channel;
 
 /// A plain machine; ends with the value.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Subject for PlainQemu {
         Ok(ended.map(|status| if status.success() { Shutdown::Poweroff } else { Shutdown::Crash }))
     }
 
-    fn console(&mut self) -> &mut Log {
+    fn log(&mut self, _channel: Channel) -> &mut Log {
         &mut self.console
     }
 
@@ -75,7 +77,7 @@ impl Subject for PlainQemu {
         None
     }
 
-    fn send(&mut self, text: &str) -> Result<()> {
+    fn send(&mut self, _channel: Channel, text: &str) -> Result<()> {
         if self.input.is_none() {
             let socket = UnixStream::connect(&self.socket).context("the serial port cannot be reached")?;
             // Unread output would hold the machine up; the log has it all.
@@ -87,6 +89,14 @@ impl Subject for PlainQemu {
             input.write_all(text.as_bytes())?;
         }
         Ok(())
+    }
+
+    fn press(&mut self, _keys: &[String]) -> Result<()> {
+        bail!("a plain machine has no keyboard")
+    }
+
+    fn screen(&mut self) -> Result<Picture> {
+        bail!("a plain machine has no screen")
     }
 
     fn save_and_restore(&mut self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Scenarios: one boot claim each, as data. `tests/scenarios/README.md` documents the keys.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,40 +9,50 @@ use serde::Deserialize;
 
 use crate::disk::Disk;
 use crate::file::Content;
+use crate::step::{Action, Channel, Step};
 
 /// What no guest may ever print, unless its scenario says otherwise with `forbid`.
 const FORBIDDEN: [&str; 3] = ["GUEST-FAIL.*", "Kernel panic - not syncing.*", "panicked at .*"];
-/// How long a step may take when it does not say.
-const STEP_TIMEOUT: u64 = 60;
 
-/// One boot claim.
+/// One boot claim, as it is made of one kind of machine.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Scenario {
-    /// The claim's name: the file's name without `.toml`.
+    /// The claim's name: the kind of machine, and the file's name without `.toml`.
     #[serde(skip)]
     pub name: String,
     /// The claim in a sentence.
     pub description: String,
     /// What kind of machine boots.
-    #[serde(default)]
+    #[serde(skip)]
     pub kind: Kind,
+    /// The kinds of machine that the claim is made of.
+    #[serde(default = "default_kinds")]
+    kinds: Vec<Kind>,
     /// Memory, MiB.
     #[serde(default = "default_memory")]
     pub memory: u64,
     /// Virtual CPUs.
     #[serde(default = "default_vcpus")]
     pub vcpus: u32,
-    /// What `kernel=` names: a firmware file, or a source such as `linux`.
-    #[serde(default = "default_kernel")]
-    pub kernel: String,
+    /// The firmware: a file, or `"seabios"` for an HVM guest.
+    #[serde(default = "default_firmware")]
+    pub firmware: Content,
+    /// What `kernel=` names. A PVH guest's is the firmware when it is missing.
+    pub kernel: Option<Content>,
     /// What `ramdisk=` names.
     pub ramdisk: Option<Content>,
     /// `cmdline=`.
     pub cmdline: Option<String>,
-    /// More lines of `xl.cfg`.
+    /// More lines of `xl.cfg`; `@FOLDER@` in them is the folder that `files` are in.
     #[serde(default)]
     pub extra: Vec<String>,
+    /// Files that lines of `xl.cfg` name.
+    #[serde(default)]
+    pub files: BTreeMap<String, Content>,
+    /// Where steps look and type when they do not say.
+    #[serde(default)]
+    pub console: Channel,
     /// Whether a guest that reboots is created again.
     #[serde(default)]
     pub restart: bool,
@@ -55,6 +66,11 @@ pub struct Scenario {
     #[serde(default = "default_forbidden")]
     pub forbid: Vec<String>,
 }
+
+/// Names that the lab itself gives to files of a guest.
+const RESERVED_NAMES: [&str; 4] = ["firmware", "kernel", "ramdisk", "xl.cfg"];
+/// The firmware of an HVM guest that is not ours.
+pub const SEABIOS: &str = "seabios";
 
 /// What kind of machine boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -72,101 +88,68 @@ pub enum Kind {
     Reference,
 }
 
-/// One thing done or expected, and how long it may take.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "RawStep")]
-pub struct Step {
-    /// The thing.
-    pub action: Action,
-    /// Seconds.
-    pub timeout: u64,
-}
-
-/// A thing done or expected.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// The console shows a match, behind what the last expectation matched.
-    Expect {
-        /// The pattern, in which `@UTC-DATE@` stands for today's date as MM/DD/YYYY.
-        pattern: String,
-        /// The group `epoch` of the pattern is the host's time within so many seconds.
-        clock_within: Option<u64>,
-    },
-    /// This is typed.
-    Send(String),
-    /// The domain ends so, or is still there.
-    State(Expected),
-    /// The guest is saved and restored.
-    SaveRestore,
-    /// Nothing, for this many seconds.
-    Pause(u64),
-}
-
-/// How a domain is expected to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Expected {
-    /// It powers off.
-    Poweroff,
-    /// It asks for a reboot.
-    Reboot,
-    /// It crashes.
-    Crash,
-    /// It is still running.
-    Running,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawStep {
-    expect: Option<String>,
-    clock_within: Option<u64>,
-    send: Option<String>,
-    state: Option<Expected>,
-    save_restore: Option<bool>,
-    pause: Option<u64>,
-    timeout: Option<u64>,
-}
-
-impl TryFrom<RawStep> for Step {
-    type Error = String;
-
-    fn try_from(raw: RawStep) -> Result<Self, String> {
-        let mut actions = Vec::new();
-        if let Some(pattern) = raw.expect {
-            Regex::new(&pattern).map_err(|error| error.to_string())?;
-            if raw.clock_within.is_some() && !pattern.contains("(?<epoch>") {
-                return Err("clock-within needs a group (?<epoch>...) in expect".into());
-            }
-            actions.push(Action::Expect { pattern, clock_within: raw.clock_within });
-        } else if raw.clock_within.is_some() {
-            return Err("clock-within goes with expect".into());
-        }
-        actions.extend(raw.send.map(Action::Send));
-        actions.extend(raw.state.map(Action::State));
-        actions.extend(raw.save_restore.filter(|yes| *yes).map(|_| Action::SaveRestore));
-        actions.extend(raw.pause.map(Action::Pause));
-        match (actions.pop(), actions.is_empty()) {
-            (Some(action), true) => Ok(Self { action, timeout: raw.timeout.unwrap_or(STEP_TIMEOUT) }),
-            _ => Err("a step has exactly one of expect, send, state, save-restore, pause".into()),
+impl Kind {
+    /// What the names of its scenarios begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Pvh => "pvh",
+            Self::Hvm => "hvm",
+            Self::PlainQemu => "plain-qemu",
+            Self::Reference => "reference",
         }
     }
 }
 
 impl Scenario {
-    /// Reads a scenario; its name is the file's.
+    /// Reads the scenarios of a file, one for each kind of machine.
     ///
     /// # Errors
     /// The file cannot be read, has unknown keys, or a pattern is malformed.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Vec<Self>> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut scenario: Self = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        scenario.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::parse(&text, &stem).with_context(|| format!("in {}", path.display()))
+    }
+
+    fn parse(text: &str, stem: &str) -> Result<Vec<Self>> {
+        let scenario: Self = toml::from_str(text)?;
         scenario.forbidden()?;
+        scenario.kinds.iter().map(|kind| scenario.of_kind(*kind, stem)).collect()
+    }
+
+    /// The claim as it is made of `kind`.
+    fn of_kind(&self, kind: Kind, stem: &str) -> Result<Self> {
+        let mut scenario = self.clone();
+        scenario.kind = kind;
+        scenario.name = format!("{}-{stem}", kind.prefix());
+        scenario.steps.retain(|step| step.only.is_none_or(|only| only == kind));
         if scenario.steps.is_empty() {
-            bail!("{} claims nothing: it has no step", path.display());
+            bail!("claims nothing: it has no step");
+        }
+        if scenario.has_serial() && kind == Kind::Pvh {
+            bail!("a PVH guest has no serial port");
+        }
+        let fails = |step: &Step| matches!(step.action, Action::CreateFails(_));
+        if scenario.steps.iter().any(fails) && scenario.steps.len() > 1 {
+            bail!("a guest that is not created does nothing more: create-fails is the only step");
+        }
+        if scenario.files.keys().any(|name| RESERVED_NAMES.contains(&name.as_str()) || name.contains('/')) {
+            bail!("a file is named without a folder, and not {}", RESERVED_NAMES.join(", "));
         }
         Ok(scenario)
+    }
+
+    /// Whether the guest gets a serial port: some step needs it.
+    #[must_use]
+    pub fn has_serial(&self) -> bool {
+        self.console == Channel::Serial || self.steps.iter().any(|step| step.channel() == Some(Channel::Serial))
+    }
+
+    /// What `kernel=` names: a PVH guest's firmware is its kernel.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&Content> {
+        self.kernel.as_ref().or((self.kind != Kind::Hvm).then_some(&self.firmware))
     }
 
     /// The forbidden patterns.
@@ -189,14 +172,15 @@ impl Scenario {
     pub fn as_reference(&self) -> Self {
         let mut reference = self.clone();
         reference.kind = Kind::Reference;
-        reference.kernel = "program:edk2".to_owned();
+        reference.firmware = Content::Source("program:edk2".to_owned());
+        reference.kernel = None;
         reference.steps.retain_mut(|step| match &mut step.action {
             Action::Expect { pattern, .. } => {
                 *pattern = pattern.replace("name=xvd", "name=vd").replace("ovmf-xen", ".*");
                 !pattern.contains("xvd") && !pattern.contains("Nothing left")
             }
-            Action::Send(_) | Action::Pause(_) => true,
-            Action::State(_) | Action::SaveRestore => false,
+            Action::Send { .. } | Action::Pause(_) => true,
+            _ => false,
         });
         reference
     }
@@ -213,7 +197,10 @@ pub fn read_all(folder: &Path) -> Result<Vec<Scenario>> {
         .collect::<Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
-    paths.iter().map(|path| Scenario::read(path)).collect()
+    let read: Vec<Vec<Scenario>> = paths.iter().map(|path| Scenario::read(path)).collect::<Result<_>>()?;
+    let mut scenarios: Vec<Scenario> = read.into_iter().flatten().collect();
+    scenarios.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(scenarios)
 }
 
 fn default_memory() -> u64 {
@@ -224,8 +211,12 @@ fn default_vcpus() -> u32 {
     1
 }
 
-fn default_kernel() -> String {
-    "firmware:OVMF.fd".to_owned()
+fn default_kinds() -> Vec<Kind> {
+    vec![Kind::Pvh]
+}
+
+fn default_firmware() -> Content {
+    Content::Source("firmware:OVMF.fd".to_owned())
 }
 
 fn default_forbidden() -> Vec<String> {
@@ -236,8 +227,8 @@ fn default_forbidden() -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Scenario, toml::de::Error> {
-        toml::from_str(&format!("description = 'a claim'\n{text}"))
+    fn parse(text: &str) -> Result<Vec<Scenario>> {
+        Scenario::parse(&format!("description = 'a claim'\n{text}"), "name")
     }
 
     #[test]
@@ -248,23 +239,46 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_an_error() {
-        assert!(parse("memroy = 5").is_err());
+        assert!(parse("memory = 5\n[[step]]\npause = 1").is_ok());
+        assert!(parse("memroy = 5\n[[step]]\npause = 1").is_err());
     }
 
     #[test]
-    fn a_step_does_one_thing() {
-        assert!(parse("[[step]]\nexpect = 'a'\nsend = 'b'").is_err());
-        assert!(parse("[[step]]\ntimeout = 5").is_err());
+    fn a_file_makes_a_scenario_for_each_kind() {
+        let text = "kinds = ['pvh', 'hvm']\n[[step]]\npause = 1\n[[step]]\npause = 2\nonly = 'hvm'";
+        let scenarios = parse(text).unwrap();
+        let seen: Vec<_> = scenarios.iter().map(|scenario| (scenario.name.as_str(), scenario.steps.len())).collect();
+        assert_eq!(seen, [("pvh-name", 1), ("hvm-name", 2)]);
     }
 
     #[test]
-    fn a_malformed_pattern_is_an_error() {
-        assert!(parse("[[step]]\nexpect = '('").is_err());
+    fn a_kind_without_a_step_is_an_error() {
+        assert!(parse("kinds = ['pvh', 'hvm']\n[[step]]\npause = 1\nonly = 'hvm'").is_err());
     }
 
     #[test]
-    fn a_clock_needs_a_group() {
-        assert!(parse("[[step]]\nexpect = 'a'\nclock-within = 5").is_err());
-        assert!(parse("[[step]]\nexpect = '(?<epoch>1)'\nclock-within = 5").is_ok());
+    fn the_firmware_of_a_pvh_guest_is_its_kernel() {
+        let scenarios = parse("kinds = ['pvh', 'hvm']\n[[step]]\npause = 1").unwrap();
+        assert_eq!(scenarios[0].kernel(), Some(&Content::Source("firmware:OVMF.fd".into())));
+        assert_eq!(scenarios[1].kernel(), None);
+    }
+
+    #[test]
+    fn a_step_on_the_serial_port_gives_the_guest_one() {
+        let text = |kind| format!("kinds = ['{kind}']\n[[step]]\nexpect = 'a'\non = 'serial'");
+        assert!(parse(&text("hvm")).unwrap()[0].has_serial());
+        assert!(parse(&text("pvh")).is_err());
+    }
+
+    #[test]
+    fn nothing_follows_a_guest_that_is_not_created() {
+        assert!(parse("[[step]]\ncreate-fails = 'a'").is_ok());
+        assert!(parse("[[step]]\ncreate-fails = 'a'\n[[step]]\npause = 1").is_err());
+    }
+
+    #[test]
+    fn a_file_of_the_guest_has_a_name_of_its_own() {
+        assert!(parse("[files]\nkernel.text = 'a'\n[[step]]\npause = 1").is_err());
+        assert!(parse("files.'a/b'.text = 'a'\n[[step]]\npause = 1").is_err());
     }
 }

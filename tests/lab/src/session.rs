@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +13,11 @@ use crate::file::Sources;
 use crate::machine::{Machine, Wanted};
 use crate::packages::Apt;
 use crate::programs::Programs;
+
+/// Destroys every domain but dom0.
+const LEAVE_NO_GUEST: &str =
+    "for domain in $(xenstore-list /local/domain); do [ $domain = 0 ] || xl destroy $domain; done\n";
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What scenarios are made from, ready.
 #[derive(Debug, Clone)]
@@ -78,7 +83,10 @@ impl Lab {
             eprintln!("lab: waiting for another call of the lab to finish its guest");
             lock.lock()?;
         }
-        Ok((Dom0::connect(machine)?, lock))
+        let dom0 = Dom0::connect(machine)?;
+        // Guests of a call that was ended from outside; nobody else has one now.
+        dom0.run_well(LEAVE_NO_GUEST, LEAVE_TIMEOUT)?;
+        Ok((dom0, lock))
     }
 }
 
