@@ -1,6 +1,7 @@
 //! The running firmware behind [`crate::policy::Firmware`].
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,18 +10,24 @@ use core::ptr::null_mut;
 use services::api;
 use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
 use services::event::group;
+use services::file::FileSource;
 use services::handle::OpenAttributes;
 use services::image::LoadError;
 use services::{Guid, Handle, Status};
+use uefi_raw::guid;
 use uefi_raw::protocol::block::BlockIoProtocol;
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
+use uefi_raw::protocol::media::LoadFileProtocol;
 use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes, VariableVendor};
 
 use crate::load_option::LoadOption;
-use crate::policy::{self, Disk, Firmware, Loaded, Volume};
+use crate::policy::{self, Class, DeviceOrder, Disk, Firmware, Loaded, Network, Volume};
 
 /// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
 const GLOBAL: Guid = VariableVendor::GLOBAL_VARIABLE.0;
+/// Vendor media of the RAM disk that a Linux kernel's EFI stub takes: `LINUX_EFI_INITRD_MEDIA_GUID` (Linux,
+/// `include/linux/efi.h`).
+const LINUX_INITRD: Guid = guid!("5568e427-68fc-4f3d-ac74-ca555231cc68");
 /// How long a boot program may run before it must have taken over or set the watchdog itself (UEFI 2.10 §3.1.2).
 const WATCHDOG_SECONDS: u64 = 5 * 60;
 
@@ -32,26 +39,70 @@ pub trait Host {
     fn diagnosis(&self, disk: Handle) -> Option<String>;
     /// What is wrong with devices that could not be used at all.
     fn failures(&self) -> Vec<String>;
+    /// What the guest's configuration gives to boot beside the disks.
+    fn kernel(&self) -> Option<Kernel> {
+        None
+    }
+    /// In which order devices are tried.
+    fn device_order(&self) -> DeviceOrder {
+        DeviceOrder::default()
+    }
     /// A program is about to be loaded.
     fn loading(&self);
     /// A program is about to be started.
     fn starting(&self);
 }
 
+/// A kernel that the guest's configuration names.
+pub struct Kernel {
+    /// The program, or why it could not be read.
+    pub program: Result<Vec<u8>, String>,
+    /// Its RAM disk.
+    pub initrd: Option<Box<dyn FileSource>>,
+    /// Its command line.
+    pub command_line: String,
+}
+
 /// The running firmware.
 pub struct Live<'a> {
     host: &'a dyn Host,
+    /// Where the RAM disk of the kernel that is about to start is published.
+    initrd: Option<Handle>,
 }
 
 /// Boots what there is to boot. Comes back when nothing is left to try.
 pub fn boot(host: &dyn Host) {
-    policy::boot(&mut Live { host });
+    policy::boot(&mut Live { host, initrd: None });
 }
 
 impl Live<'_> {
     fn load(&mut self, path: &DevicePath) -> Result<Handle, LoadError> {
         self.host.loading();
         api::load_image(true, api::firmware_image(), Some(path), None)
+    }
+
+    /// Loads a kernel, and publishes its RAM disk where it looks for one.
+    fn load_kernel(&mut self, kernel: Kernel) -> Loaded {
+        self.host.loading();
+        let program = kernel.program?;
+        let loaded =
+            api::load_image(true, api::firmware_image(), None, Some(&program)).map_err(|error| match error {
+                LoadError::Pe(_) => format!(
+                    "{error}. What is started here has to be an EFI program, as Linux kernels with EFI stub are"
+                ),
+                _ => error.to_string(),
+            })?;
+        let options: Vec<u8> = utf16(&kernel.command_line).into_iter().flat_map(u16::to_le_bytes).collect();
+        let prepared = api::set_load_options(loaded, &options).and_then(|()| {
+            let Some(initrd) = kernel.initrd else { return Ok(()) };
+            let node = Node::VendorMedia { guid: LINUX_INITRD, data: Vec::new() };
+            self.initrd = Some(api::install_load_file_2(&DevicePathBuf::new().with(&node)?, initrd)?);
+            Ok(())
+        });
+        prepared.map(|()| loaded).map_err(|status| {
+            let _ = api::unload_image(loaded);
+            format!("cannot be started: {}", policy::status_text(status))
+        })
     }
 
     /// The disk at `path` with what is on it.
@@ -83,7 +134,8 @@ impl Live<'_> {
         if volumes.is_empty() && problems.is_empty() {
             problems.push((name.clone(), "no file system found".to_string()));
         }
-        Disk { name, volumes, problems }
+        let class = if is_cd(handle) { Class::Cd } else { Class::HardDisk };
+        Disk { name, class, volumes, problems }
     }
 
     /// The disk's name, or its device path in words.
@@ -93,6 +145,26 @@ impl Live<'_> {
 }
 
 impl Firmware for Live<'_> {
+    fn load_kernel(&mut self) -> Option<Loaded> {
+        let kernel = self.host.kernel()?;
+        Some(self.load_kernel(kernel))
+    }
+
+    fn device_order(&mut self) -> DeviceOrder {
+        self.host.device_order()
+    }
+
+    fn load_network(&mut self, network: &Network) -> Loaded {
+        let path = api::device_path(network.handle).map_err(policy::status_text)?;
+        self.load(path.as_path()).map_err(|error| error.to_string())
+    }
+
+    fn networks(&mut self) -> Vec<Network> {
+        let is_network = |path: &DevicePathBuf| path.as_path().nodes().any(|node| matches!(node, Node::Mac { .. }));
+        let devices = with_paths(&LoadFileProtocol::GUID).into_iter().filter(|(_, path)| is_network(path));
+        devices.map(|(handle, path)| Network { name: path.as_path().to_text(), handle }).collect()
+    }
+
     fn variable(&mut self, name: &str) -> Option<Vec<u8>> {
         let name = utf16(name);
         let get = |size: &mut usize, data: *mut u8| {
@@ -149,6 +221,10 @@ impl Firmware for Live<'_> {
         self.host.starting();
         let status = api::start_image(program).unwrap_or_else(|status| status);
         let _ = api::set_watchdog(0, 0);
+        if let Some(initrd) = self.initrd.take() {
+            // It is not for what is started next.
+            let _ = api::uninstall_load_file_2(initrd);
+        }
         status
     }
 
@@ -157,13 +233,11 @@ impl Firmware for Live<'_> {
         let (partitions, disks): (Vec<_>, Vec<_>) = with_paths(&BlockIoProtocol::GUID)
             .into_iter()
             .partition(|(_, path)| Part::of(path.as_path()) != Part::Whole);
-        let mut disks: Vec<(bool, Disk)> = disks
-            .iter()
-            .map(|(handle, path)| (is_cd(*handle), self.disk(*handle, path.as_path(), &partitions, &volumes)))
-            .collect();
-        // CDs come last: what is installed goes before what it was installed from. xvdz comes before xvdaa.
-        disks.sort_by(|(a_cd, a), (b_cd, b)| (a_cd, a.name.len(), &a.name).cmp(&(b_cd, b.name.len(), &b.name)));
-        disks.into_iter().map(|(_, disk)| disk).collect()
+        let mut disks: Vec<Disk> =
+            disks.iter().map(|(handle, path)| self.disk(*handle, path.as_path(), &partitions, &volumes)).collect();
+        // xvdz comes before xvdaa.
+        disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        disks
     }
 
     fn failures(&mut self) -> Vec<String> {

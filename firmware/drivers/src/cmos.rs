@@ -16,8 +16,6 @@ const MORE_BOOT_DEVICES: u8 = 0x38;
 /// A kind of device in the order that `boot=` of the guest's configuration gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootDevice {
-    /// `a`.
-    Floppy,
     /// `c`.
     HardDisk,
     /// `d`.
@@ -38,10 +36,10 @@ pub fn boot_order(ports: &dyn Ports) -> ArrayVec<BootDevice, 3> {
     let mut order = ArrayVec::new();
     for code in [two & 0xF, two >> 4, third >> 4] {
         let device = match code {
-            1 => BootDevice::Floppy,
             2 => BootDevice::HardDisk,
             3 => BootDevice::Cd,
             4 => BootDevice::Network,
+            // Nothing, or floppy disks (1), for which there is no driver.
             _ => continue,
         };
         // Named twice, it still has its first place.
@@ -88,7 +86,8 @@ mod tests {
         assert_eq!(order([0x32, 0x41]), [BootDevice::HardDisk, BootDevice::Cd, BootDevice::Network]);
         // boot="d"
         assert_eq!(order([0x03, 0x01]), [BootDevice::Cd]);
-        assert_eq!(order([0x21, 0x21]), [BootDevice::Floppy, BootDevice::HardDisk]);
+        // boot="cda", the default
+        assert_eq!(order([0x32, 0x11]), [BootDevice::HardDisk, BootDevice::Cd]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use bootmgr::live::{self, Host};
+use bootmgr::live::{self, Host, Kernel};
+use bootmgr::policy::DeviceOrder;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
@@ -23,15 +24,17 @@ use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
+use crate::toolstack::Toolstack;
 use crate::{acpi, console, devices, runtime_driver, smbios, timeline};
 
 /// Starts everything and boots. Ends with the domain.
-pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
+pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let top = home::mapped_top(&start.platform);
     let frames = Box::leak(Box::new(Frames::new(&xen, top)));
     let domain = Domain { hypervisor: xen.xen, frames };
 
     let found = Found::find(domain, &start.platform);
+    let toolstack = Toolstack::ask(found.machine(), &mut start.platform.options);
     timeline::mark("disks told");
 
     must("system table", abi::start());
@@ -52,7 +55,7 @@ pub fn run(start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     devices.connect();
     timeline::mark("devices");
 
-    let host = BootHost { platform: start.platform, devices, diagnosis, performance };
+    let host = BootHost { platform: start.platform, toolstack, devices, diagnosis, performance };
     live::boot(&host);
     nothing_left(&host.platform, machine)
 }
@@ -107,6 +110,7 @@ fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
 /// What the boot manager needs to know of this machine.
 struct BootHost {
     platform: Platform,
+    toolstack: Toolstack,
     devices: Devices,
     diagnosis: Diagnosis,
     performance: Option<BootPerformance>,
@@ -131,6 +135,14 @@ impl Host for BootHost {
 
     fn failures(&self) -> alloc::vec::Vec<String> {
         self.devices.failures()
+    }
+
+    fn kernel(&self) -> Option<Kernel> {
+        self.toolstack.kernel()
+    }
+
+    fn device_order(&self) -> DeviceOrder {
+        self.toolstack.device_order()
     }
 
     fn loading(&self) {
