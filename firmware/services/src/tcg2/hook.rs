@@ -1,15 +1,9 @@
-//! What the image loader tells whoever measures, and the part of a file that counts.
+//! What the image loader tells whoever measures.
 
 use uefi_raw::protocol::tcg::EventType;
 
 use crate::device_path::DevicePath;
 use crate::image::pe::Subsystem;
-
-/// Is told of images before they can run. Only there where there is a TPM: without one nothing is computed for it.
-pub trait Measure {
-    /// An image was laid out and is about to be loaded.
-    fn image(&self, image: &LoadedFile<'_>);
-}
 
 /// An image as it was read, and where it is.
 #[derive(Clone, Copy, Debug)]

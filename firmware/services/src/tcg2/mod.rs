@@ -8,7 +8,8 @@
 //! | [`event`] | what events have in them |
 //! | [`hook`] | what the image loader tells |
 //!
-//! [`Tcg2`] puts them together; EFI_TCG2_PROTOCOL and what is measured when are the edge's: [`crate::abi::tcg2`].
+//! [`Tcg2`] puts them together; EFI_TCG2_PROTOCOL and what is measured when are the edge's:
+//! [`crate::abi::tcg2`] and [`crate::abi::measure`].
 
 use alloc::boxed::Box;
 use core::time::Duration;
