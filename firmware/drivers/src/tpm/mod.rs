@@ -65,10 +65,10 @@ pub fn find(machine: EmulatedMachine) -> Option<Device> {
     }
     let registers = Registers { machine, window };
     let device: Result<Device, TransportError> = match id & TYPE {
-        TYPE_CRB => crb::Crb::new(registers)
-            .map(|crb| Device { interface: Interface::Crb, transport: Box::new(crb) }),
-        TYPE_FIFO => fifo::Fifo::new(registers)
-            .map(|fifo| Device { interface: Interface::Fifo, transport: Box::new(fifo) }),
+        TYPE_CRB => crb::Crb::new(registers).map(|crb| Device { interface: Interface::Crb, transport: Box::new(crb) }),
+        TYPE_FIFO => {
+            fifo::Fifo::new(registers).map(|fifo| Device { interface: Interface::Fifo, transport: Box::new(fifo) })
+        }
         _ => Err(TransportError::Interface),
     };
     device.inspect_err(|error| log::error!("TPM (interface {id:#x}): {error:?}")).ok()

@@ -201,15 +201,18 @@ fn measure(core: &Core, boot_policy: bool, parent: Handle, file: &[u8], pe: &Pe<
     if by_firmware && image.path.is_none() {
         return;
     }
-    measurer.image(core, &LoadedFile {
-        file,
-        subsystem: image.subsystem,
-        base: image.base,
-        size: image.size,
-        linked_for: pe.preferred_base(),
-        path: image.path.as_ref().map(DevicePathBuf::as_path),
-        boot_option: by_firmware && boot_policy,
-    });
+    measurer.image(
+        core,
+        &LoadedFile {
+            file,
+            subsystem: image.subsystem,
+            base: image.base,
+            size: image.size,
+            linked_for: pe.preferred_base(),
+            path: image.path.as_ref().map(DevicePathBuf::as_path),
+            boot_option: by_firmware && boot_policy,
+        },
+    );
 }
 
 /// Runs an image. Applications, and drivers that fail, are unloaded when they end.

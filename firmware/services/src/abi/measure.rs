@@ -43,13 +43,8 @@ const GLOBAL: Guid = VariableVendor::GLOBAL_VARIABLE.0;
 /// EFI_IMAGE_SECURITY_DATABASE_GUID: `db` and `dbx`.
 const SECURITY_DATABASE: Guid = guid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
 /// What decides about Secure Boot, in the order that the profile gives.
-const SECURE_BOOT: [(&str, Guid); 5] = [
-    ("SecureBoot", GLOBAL),
-    ("PK", GLOBAL),
-    ("KEK", GLOBAL),
-    ("db", SECURITY_DATABASE),
-    ("dbx", SECURITY_DATABASE),
-];
+const SECURE_BOOT: [(&str, Guid); 5] =
+    [("SecureBoot", GLOBAL), ("PK", GLOBAL), ("KEK", GLOBAL), ("db", SECURITY_DATABASE), ("dbx", SECURITY_DATABASE)];
 /// PCRs that the firmware measures into, and that get a separator.
 const FIRMWARE_PCRS: core::ops::Range<u32> = 0..8;
 
@@ -113,9 +108,7 @@ pub(crate) fn secure_boot_variables(core: &Core) {
     for (name, vendor) in SECURE_BOOT {
         let data = variable(core, name, &vendor).unwrap_or_default();
         let head = event::variable_head(&vendor, name, data.len());
-        measurer.measure(name, |tcg2| {
-            tcg2.measure_event(7, Measured::EFI_VARIABLE_DRIVER_CONFIG, &[&head, &data])
-        });
+        measurer.measure(name, |tcg2| tcg2.measure_event(7, Measured::EFI_VARIABLE_DRIVER_CONFIG, &[&head, &data]));
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn variable(core: &Core, name: &str, vendor: &Guid) -> Option<Vec<u8>
     let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
     let get = |size: &mut usize, data: *mut u8| {
         // SAFETY: the tables are the firmware's own and never freed, the arguments are valid for the call.
-        unsafe { ((*(*system).runtime_services).get_variable)(name.as_ptr(), vendor, core::ptr::null_mut(), size, data) }
+        unsafe {
+            ((*(*system).runtime_services).get_variable)(name.as_ptr(), vendor, core::ptr::null_mut(), size, data)
+        }
     };
     let mut size = 0;
     if get(&mut size, core::ptr::null_mut()) != Status::BUFFER_TOO_SMALL {

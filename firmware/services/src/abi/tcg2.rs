@@ -263,10 +263,7 @@ unsafe extern "efiapi" fn submit_command(
     }
 }
 
-unsafe extern "efiapi" fn get_active_pcr_banks(
-    this: *mut Tcg2Protocol,
-    banks: *mut Tcg2HashAlgorithmBitmap,
-) -> Status {
+unsafe extern "efiapi" fn get_active_pcr_banks(this: *mut Tcg2Protocol, banks: *mut Tcg2HashAlgorithmBitmap) -> Status {
     // SAFETY: the caller answers for `this`.
     let Ok(object) = (unsafe { object(this) }) else { return Status::INVALID_PARAMETER };
     if banks.is_null() {

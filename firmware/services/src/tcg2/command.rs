@@ -176,8 +176,7 @@ impl Tpm {
     /// # Errors
     /// What the TPM answers, or that it does not.
     pub fn extend(&mut self, pcr: u32, digests: &[Digest]) -> Result<(), TpmError> {
-        let mut command =
-            Command::new(SESSIONS, PCR_EXTEND).u32(pcr).bytes(&EMPTY_PASSWORD).u32(digests.len() as u32);
+        let mut command = Command::new(SESSIONS, PCR_EXTEND).u32(pcr).bytes(&EMPTY_PASSWORD).u32(digests.len() as u32);
         for digest in digests {
             command = command.u16(digest.algorithm.id()).bytes(digest.bytes());
         }

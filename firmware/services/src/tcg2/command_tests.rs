@@ -1,5 +1,5 @@
-use super::super::fake::{FakeTpm, FakeTransport, response};
 use super::super::digest::Hasher;
+use super::super::fake::{FakeTpm, FakeTransport, response};
 use super::*;
 use std::vec::Vec;
 
@@ -101,7 +101,9 @@ fn damaged_responses_are_errors_or_harmless() {
 #[test]
 fn a_response_that_is_shorter_or_longer_than_it_says_is_refused() {
     let (transport, mut tpm) = tpm(&[Algorithm::Sha256]);
-    for said in [std::vec![], std::vec![0; 9], response(0, &[])[..9].to_vec(), [response(0, &[]), std::vec![0]].concat()] {
+    for said in
+        [std::vec![], std::vec![0; 9], response(0, &[])[..9].to_vec(), [response(0, &[]), std::vec![0]].concat()]
+    {
         state(&transport).say = Some(Some(said));
         assert_eq!(tpm.disable_platform_hierarchy(), Err(TpmError::Malformed));
     }

@@ -116,13 +116,7 @@ impl Tcg2 {
     ///
     /// # Errors
     /// [`MeasureError`].
-    pub fn measure(
-        &mut self,
-        pcr: u32,
-        kind: EventType,
-        data: &[u8],
-        content: &[&[u8]],
-    ) -> Result<(), MeasureError> {
+    pub fn measure(&mut self, pcr: u32, kind: EventType, data: &[u8], content: &[&[u8]]) -> Result<(), MeasureError> {
         let mut hasher = self.hasher();
         hasher.update(data);
         self.record(pcr, kind, &hasher.finish(), content)
@@ -168,13 +162,7 @@ impl Tcg2 {
         if digests.is_empty() { Ok(()) } else { Ok(self.tpm.extend(pcr, digests)?) }
     }
 
-    fn note(
-        &mut self,
-        pcr: u32,
-        kind: EventType,
-        digests: &Digests,
-        content: &[&[u8]],
-    ) -> Result<(), MeasureError> {
+    fn note(&mut self, pcr: u32, kind: EventType, digests: &Digests, content: &[&[u8]]) -> Result<(), MeasureError> {
         let logged = self.log.add(pcr, kind, digests, content);
         if self.log_given_out {
             self.final_events.add(pcr, kind, digests, content)?;

@@ -218,8 +218,7 @@ fn the_protocol_gives_out_the_log_and_measures_for_programs() {
     let (mut location, mut last, mut truncated) = (0, 0, Boolean::TRUE);
     // SAFETY: the protocol is installed, the places are this function's.
     let mut log = |format| unsafe {
-        let status =
-            ((*this).get_event_log)(this, format, &raw mut location, &raw mut last, &raw mut truncated);
+        let status = ((*this).get_event_log)(this, format, &raw mut location, &raw mut last, &raw mut truncated);
         (status, location, last, bool::from(truncated))
     };
     assert_eq!(log(Tcg2EventLogBitmap::TCG_1_2).0, Status::INVALID_PARAMETER);

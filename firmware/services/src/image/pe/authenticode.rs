@@ -20,7 +20,8 @@ impl<'a> Pe<'a> {
         let (nt, nt_offset) = nt_headers(self.file).ok()?;
         let (directories, sections) = tables(self.file, nt, nt_offset).ok()?;
         let nt_offset = usize::try_from(nt_offset).ok()?;
-        let checksum = nt_offset + offset_of!(ImageNtHeaders64, optional_header) + offset_of!(ImageOptionalHeader64, check_sum);
+        let checksum =
+            nt_offset + offset_of!(ImageNtHeaders64, optional_header) + offset_of!(ImageOptionalHeader64, check_sum);
         let after_checksum = checksum + CHECKSUM;
         let headers = nt.optional_header.size_of_headers.get(LE) as usize;
 
