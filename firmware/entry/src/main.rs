@@ -25,6 +25,7 @@ mod runtime_driver;
 mod smbios;
 mod start;
 mod timeline;
+mod tpm;
 
 /// The firmware's heap is the UEFI memory map: memory of type EfiBootServicesData.
 #[global_allocator]
