@@ -19,6 +19,7 @@
 //! | [`cmos`] | HVM: the clock's memory, and the boot order in it |
 //! | [`fw_cfg`] | HVM: QEMU's configuration interface |
 //! | [`direct_boot`] | HVM: the kernel that the guest's configuration names |
+//! | [`tpm`] | HVM: the TPM, as a [`Transport`](services::tcg2::Transport) |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -44,6 +45,7 @@ pub mod graphics;
 pub mod keyboard;
 pub mod pci;
 pub mod serial;
+pub mod tpm;
 pub mod xenbus;
 pub mod xenstore;
 

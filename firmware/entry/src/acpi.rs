@@ -1,11 +1,12 @@
-//! Publishes Xen's ACPI tables, with the boot performance table beside them.
+//! Publishes Xen's ACPI tables, with the boot performance table and what they leave out of a TPM beside them.
 
 use core::ffi::c_void;
 
 use hw::paging::PAGE;
 use platform::PhysicalMemory;
 use platform::acpi::{self, Tables};
-use platform::performance::{self, FPDT, Moment};
+use platform::performance::{self, Moment};
+use platform::tpm::{self, Tpm};
 use services::Result;
 use services::Status;
 use uefi_raw::table::boot::MemoryType;
@@ -31,31 +32,64 @@ impl BootPerformance {
 }
 
 /// Installs the ACPI root pointer as a configuration table. Xen's tables stay where they are and as they are; only the list of
-/// them is written anew, with one more entry. Where that cannot be, Xen's own list is published, and without tables from Xen
+/// them is written anew, with more entries. Where that cannot be, Xen's own list is published, and without tables from Xen
 /// nothing is.
-pub fn publish(rsdp: u64, memory: Identity) -> Result<BootPerformance> {
+pub fn publish(rsdp: u64, memory: Identity, tpm: Option<Tpm>) -> Result<BootPerformance> {
     let tables = acpi::tables(&memory, rsdp);
     if tables.is_empty() {
         log::warn!("no ACPI tables at {rsdp:#x}");
         return Err(Status::NOT_FOUND);
     }
-    publish_with_performance(tables, memory).inspect_err(|status| {
-        log::error!("boot performance table: {status}");
+    publish_with_ours(tables, memory, tpm).inspect_err(|status| {
+        log::error!("ACPI tables: {status}");
         // No worse than it was: an operating system finds Xen's tables.
         let _ = services::api::install_configuration_table(&ACPI_20, rsdp as *mut c_void);
     })
 }
 
-fn publish_with_performance(mut tables: Tables, mut memory: Identity) -> Result<BootPerformance> {
+fn publish_with_ours(mut tables: Tables, memory: Identity, tpm: Option<Tpm>) -> Result<BootPerformance> {
+    let missing = tpm.map(|tpm| (tpm, tpm::missing(&memory, &tables)));
     let kept = services::api::allocate_pages(MemoryType::ACPI_NON_VOLATILE, 1)?;
-    let reclaimable = services::api::allocate_pages(MemoryType::ACPI_RECLAIM, 1)?;
-    memory.write(kept, &performance::fbpt());
-    memory.write(reclaimable, &performance::fpdt(kept));
-    let root = reclaimable + (FPDT as u64).next_multiple_of(16);
-    tables.try_push(reclaimable).map_err(|_| Status::OUT_OF_RESOURCES)?;
-    acpi::write_root(&mut memory, root, &tables)
-        .filter(|length| root + length <= reclaimable + PAGE)
+    let mut page = Page::new(memory)?;
+    page.memory.write(kept, &performance::fbpt());
+    tables.try_push(page.put(&performance::fpdt(kept))?).map_err(|_| Status::OUT_OF_RESOURCES)?;
+    if let Some((tpm, missing)) = missing {
+        if missing.device {
+            tables.try_push(page.put(&tpm::device(&tpm))?).map_err(|_| Status::OUT_OF_RESOURCES)?;
+        }
+        if missing.table {
+            tables.try_push(page.put(&tpm::tpm2(&tpm))?).map_err(|_| Status::OUT_OF_RESOURCES)?;
+        }
+    }
+    let root = page.next;
+    acpi::write_root(&mut page.memory, root, &tables)
+        .filter(|length| root + length <= page.end)
         .ok_or(Status::OUT_OF_RESOURCES)?;
     services::api::install_configuration_table(&ACPI_20, root as *mut c_void)?;
     Ok(BootPerformance { memory, table: kept })
+}
+
+/// A page of tables of ours, filled from its beginning on.
+struct Page {
+    memory: Identity,
+    next: u64,
+    end: u64,
+}
+
+impl Page {
+    fn new(memory: Identity) -> Result<Self> {
+        let start = services::api::allocate_pages(MemoryType::ACPI_RECLAIM, 1)?;
+        Ok(Self { memory, next: start, end: start + PAGE })
+    }
+
+    /// Puts a table down; returns where.
+    fn put(&mut self, table: &[u8]) -> Result<u64> {
+        let at = self.next;
+        let next = (at + table.len() as u64).next_multiple_of(16);
+        if next > self.end || !self.memory.write(at, table) {
+            return Err(Status::OUT_OF_RESOURCES);
+        }
+        self.next = next;
+        Ok(at)
+    }
 }

@@ -25,7 +25,7 @@ use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
-use crate::{acpi, console, devices, runtime_driver, smbios, timeline};
+use crate::{acpi, console, devices, runtime_driver, smbios, timeline, tpm};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -42,12 +42,14 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
 
     let console = console::start(domain, found.machine(), machine);
     live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
+    let tpm = found.machine().and_then(|machine| tpm::start(machine, &start));
     let devices = found.publish();
-    let performance = acpi::publish(start.platform.rsdp, Identity { top }).ok();
+    let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
     should("variables", runtime_driver::hand_over(&start, &xen));
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);
+    services::api::measure_secure_boot_variables();
     timeline::mark("runtime driver");
 
     let diagnosis = must("file system drivers", fs::bindings::install(now));

@@ -26,6 +26,7 @@ mod smbios;
 mod start;
 mod timeline;
 mod toolstack;
+mod tpm;
 
 /// The firmware's heap is the UEFI memory map: memory of type EfiBootServicesData.
 #[global_allocator]

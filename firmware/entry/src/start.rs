@@ -53,9 +53,29 @@ unsafe extern "C" {
     static image_start: u8;
     static text_end: u8;
     static constant_end: u8;
+    static bss_start: u8;
     static image_end: u8;
+    static rela_start: Relocation;
+    static rela_end: Relocation;
     fn relocate(base: *mut u8);
     fn continue_on_stack(function: usize, stack_end: u64, argument: *const c_void) -> !;
+}
+
+/// An address in the image that depends on where it is (`Elf64_Rela`).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Relocation {
+    /// Where the address is, from the image's beginning.
+    pub offset: u64,
+    _info: u64,
+    _addend: i64,
+}
+
+/// All of them. The file has zeros in their places.
+pub fn relocations() -> &'static [Relocation] {
+    let (first, end) = (&raw const rela_start, &raw const rela_end);
+    // SAFETY: the linker script puts the table, whole entries, between the two symbols.
+    unsafe { core::slice::from_raw_parts(first, (end as usize - first as usize) / size_of::<Relocation>()) }
 }
 
 /// Where this image lies, and the parts that are protected differently.
@@ -69,6 +89,8 @@ pub struct Image {
     pub constant_end: u64,
     /// First byte behind the image.
     pub end: u64,
+    /// How many bytes of it came from the file; zeros follow.
+    pub loaded: u64,
 }
 
 impl Image {
@@ -79,12 +101,19 @@ impl Image {
             text_end: (&raw const text_end) as u64,
             constant_end: (&raw const constant_end) as u64,
             end: (&raw const image_end) as u64,
+            loaded: (&raw const bss_start) as u64 - (&raw const image_start) as u64,
         }
     }
 
     fn moved_to(self, start: u64) -> Self {
         let moved = |address: u64| address - self.start + start;
-        Self { start, text_end: moved(self.text_end), constant_end: moved(self.constant_end), end: moved(self.end) }
+        Self {
+            start,
+            text_end: moved(self.text_end),
+            constant_end: moved(self.constant_end),
+            end: moved(self.end),
+            loaded: self.loaded,
+        }
     }
 
     /// Its size in bytes.
@@ -223,19 +252,11 @@ fn copy_file(loaded: Range<u64>, platform: &Platform, core: Range<u64>) -> Range
 fn move_image(from: Image, to: Image) {
     // SAFETY: `to` is free RAM of this size; what is behind the file's end is the zero-initialised part.
     unsafe {
-        let loaded = loaded_size(from);
+        let loaded = from.loaded as usize;
         ptr::copy_nonoverlapping(from.start as *const u8, to.start as *mut u8, loaded);
         ((to.start as usize + loaded) as *mut u8).write_bytes(0, from.size() as usize - loaded);
         relocate(to.start as *mut u8);
     }
-}
-
-/// Bytes of the image that came from the file: all up to the zero-initialised part.
-fn loaded_size(image: Image) -> usize {
-    unsafe extern "C" {
-        static bss_start: u8;
-    }
-    ((&raw const bss_start) as u64 - image.start) as usize
 }
 
 /// Memory through the identity map.

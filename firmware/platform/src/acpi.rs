@@ -58,7 +58,7 @@ fn listed<const SIZE: usize>(memory: &dyn PhysicalMemory, address: u64, signatur
 }
 
 /// Length that the table at `address` claims; `None` if it is not of this kind.
-fn table_length(memory: &dyn PhysicalMemory, address: u64, signature: &[u8; 4]) -> Option<usize> {
+pub(crate) fn table_length(memory: &dyn PhysicalMemory, address: u64, signature: &[u8; 4]) -> Option<usize> {
     let mut header = [0; HEADER];
     (address != 0 && memory.read(address, &mut header) && header.starts_with(signature))
         .then(|| u32::from_le_bytes(array(&header, 4)) as usize)

@@ -8,6 +8,7 @@
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
 //! | [`volume`] | files of the firmware volume the firmware itself came in |
+//! | [`tpm`] | ACPI tables for a TPM that the toolstack's do not mention |
 //! | [`acpi`] | the toolstack's ACPI tables, and one of ours beside them |
 //! | [`smbios`] | the toolstack's SMBIOS tables, or ours where it makes none |
 //! | [`legacy_area`] | where hvmloader leaves both |
@@ -26,6 +27,7 @@ pub mod smbios;
 pub mod start_info;
 #[cfg(test)]
 mod testing;
+pub mod tpm;
 pub mod volume;
 
 use arrayvec::ArrayVec;

@@ -1,6 +1,7 @@
 //! The state of the UEFI core.
 
 use crate::abi::console::State as Consoles;
+use crate::abi::measure::Measurer;
 use crate::event::Events;
 use crate::handle::Handles;
 use crate::hardware::Hardware;
@@ -26,6 +27,8 @@ pub struct Core {
     pub hii: Lock<Hii>,
     /// System and configuration tables.
     pub tables: Lock<Tables>,
+    /// What images are measured with, where there is a TPM.
+    pub measure: Lock<Option<&'static Measurer>>,
     /// The machine; set once, before anything else runs.
     pub hardware: Lock<Option<&'static dyn Hardware>>,
 }
@@ -41,6 +44,7 @@ impl Core {
             consoles: Lock::new("consoles", Consoles::new()),
             hii: Lock::new("hii", Hii::new()),
             tables: Lock::new("tables", Tables::new()),
+            measure: Lock::new("measure", None),
             hardware: Lock::new("hardware", None),
         }
     }

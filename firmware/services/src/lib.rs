@@ -21,6 +21,7 @@
 //! | [`pci`] | PCI functions and root bridges as protocols |
 //! | [`unicode`] | comparison and case of UCS-2 strings |
 //! | [`table`] | system table, configuration tables, checksums |
+//! | [`tcg2`] | measured boot: TPM commands, event log |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -47,6 +48,7 @@ pub mod memory;
 pub mod pci;
 pub mod serial;
 pub mod table;
+pub mod tcg2;
 pub mod unicode;
 
 pub use uefi_raw::{Guid, Handle, Status};

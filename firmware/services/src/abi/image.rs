@@ -20,10 +20,11 @@ use crate::Result;
 use crate::api::event::{raise_in, restore_in};
 use crate::api::memory::{allocate_pages_in, allocate_pool_in, free_pages_in, free_pool_in};
 use crate::core_state::Core;
-use crate::device_path::DevicePath;
+use crate::device_path::{DevicePath, DevicePathBuf};
 use crate::image::pe::{Pe, PeError, Segment, Subsystem};
 use crate::image::{Image, ImageError, LoadError};
 use crate::memory::Placement;
+use crate::tcg2::hook::LoadedFile;
 
 /// EFI_LOADED_IMAGE_DEVICE_PATH_PROTOCOL (UEFI 2.10 §9.2).
 const LOADED_IMAGE_DEVICE_PATH: Guid = guid!("bc62157e-3e33-4fec-9920-2d3b36d750df");
@@ -187,8 +188,31 @@ pub(crate) fn load(
         exit_to: None,
         exit_data: None,
     };
+    measure(core, boot_policy, parent, source, &pe, &image);
     protect(core, &image);
     register(core, parent, device, image).map_err(LoadError::Service)
+}
+
+/// Measures an image, where there is a TPM. The firmware's own, which come from no device, are part of the firmware and
+/// measured with it.
+fn measure(core: &Core, boot_policy: bool, parent: Handle, file: &[u8], pe: &Pe<'_>, image: &Image) {
+    let Some(measurer) = core.measure.with(|measurer| *measurer) else { return };
+    let by_firmware = core.images.with(|images| images.firmware()) == parent;
+    if by_firmware && image.path.is_none() {
+        return;
+    }
+    measurer.image(
+        core,
+        &LoadedFile {
+            file,
+            subsystem: image.subsystem,
+            base: image.base,
+            size: image.size,
+            linked_for: pe.preferred_base(),
+            path: image.path.as_ref().map(DevicePathBuf::as_path),
+            boot_option: by_firmware && boot_policy,
+        },
+    );
 }
 
 /// Runs an image. Applications, and drivers that fail, are unloaded when they end.

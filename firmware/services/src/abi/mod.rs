@@ -16,6 +16,7 @@ pub mod hii;
 pub mod image;
 mod load_file;
 pub(crate) mod load_file_2;
+pub mod measure;
 pub mod memory;
 pub mod memory_attribute;
 pub mod misc;
@@ -24,6 +25,7 @@ mod rng;
 mod runtime;
 pub mod serial;
 pub mod table;
+pub mod tcg2;
 #[cfg(test)]
 #[cfg(not(miri))]
 mod tests;

@@ -1,5 +1,6 @@
 //! The runtime services table before the runtime driver has filled it in: what there is to offer without it.
 
+use alloc::vec::Vec;
 use core::ffi::c_void;
 
 use uefi_raw::capsule::CapsuleHeader;
@@ -10,6 +11,7 @@ use uefi_raw::time::Time;
 use uefi_raw::{Boolean, Char16, Guid, PhysicalAddress, Status};
 
 use super::CORE;
+use crate::core_state::Core;
 use crate::hardware::Reset;
 
 /// A table of services that answer `UNSUPPORTED`, GetTime and ResetSystem aside.
@@ -36,6 +38,30 @@ pub(super) fn table(header: Header) -> RuntimeServices {
 /// Whether no runtime driver has filled in the table: its functions are still those that end with the boot services.
 pub(super) fn is_placeholder(table: &RuntimeServices) -> bool {
     table.set_virtual_address_map as usize == set_virtual_address_map as *const () as usize
+}
+
+/// The content of a variable, as the runtime services table gives it.
+pub(super) fn variable(core: &Core, name: &str, vendor: &Guid) -> Option<Vec<u8>> {
+    let system = core.tables.with(|tables| tables.system());
+    if system.is_null() {
+        return None;
+    }
+    let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
+    let get = |size: &mut usize, data: *mut u8| {
+        // SAFETY: the tables are the firmware's own and never freed, the arguments are valid for the call.
+        unsafe {
+            ((*(*system).runtime_services).get_variable)(name.as_ptr(), vendor, core::ptr::null_mut(), size, data)
+        }
+    };
+    let mut size = 0;
+    if get(&mut size, core::ptr::null_mut()) != Status::BUFFER_TOO_SMALL {
+        return None;
+    }
+    let mut data = alloc::vec![0; size];
+    (get(&mut size, data.as_mut_ptr()) == Status::SUCCESS).then(|| {
+        data.truncate(size);
+        data
+    })
 }
 
 unsafe extern "efiapi" fn get_time(time: *mut Time, capabilities: *mut TimeCapabilities) -> Status {

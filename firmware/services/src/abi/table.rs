@@ -80,6 +80,7 @@ pub(super) fn exit_in(core: &Core, key: usize) -> Status {
     let current = core.memory.with(|memory| memory.key());
     if key != current {
         log::debug!("ExitBootServices: key {key:#x} is out of date, the map is at {current:#x}");
+        signal_group_in(core, &group::EXIT_BOOT_SERVICES_FAILED);
         return Status::INVALID_PARAMETER;
     }
     stop_timers_in(core);

@@ -19,7 +19,7 @@ const TWO: Guid = guid!("22222222-0000-0000-0000-000000000000");
 
 /// A machine that writes down what is asked of it.
 #[derive(Default)]
-struct Machine {
+pub(super) struct Machine {
     protections: Mutex<Vec<(u64, u64, Protection)>>,
 }
 
@@ -49,7 +49,7 @@ impl Hardware for Machine {
 }
 
 /// A core with 4 MiB of memory and a machine. It is never freed, like the real one.
-fn core() -> (&'static Core, &'static Machine) {
+pub(super) fn core() -> (&'static Core, &'static Machine) {
     const SIZE: usize = 4 << 20;
     let core: &Core = Box::leak(Box::new(Core::new()));
     let machine: &Machine = Box::leak(Box::default());

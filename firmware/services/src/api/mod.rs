@@ -10,6 +10,7 @@ pub mod image;
 pub mod memory;
 pub mod pci;
 pub mod table;
+pub mod tcg2;
 
 pub use block::*;
 pub use driver::*;
@@ -21,3 +22,4 @@ pub use image::*;
 pub use memory::*;
 pub use pci::*;
 pub use table::*;
+pub use tcg2::*;

@@ -19,6 +19,8 @@ use uefi_raw::table::boot::{MemoryType, PAGE_SIZE};
 
 use crate::hardware::Protection;
 
+mod authenticode;
+
 /// Why a file cannot be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PeError {

@@ -419,3 +419,35 @@ fn no_damage_to_a_file_is_more_than_an_error() {
         try_one(&bad);
     }
 }
+
+/// The offsets that an Authenticode digest covers in these files: all but the checksum and the place of the signatures.
+fn covered(file: &[u8]) -> Vec<(usize, usize)> {
+    let pe = Pe::parse(file).unwrap();
+    let pieces = pe.authenticode().unwrap();
+    pieces.iter().map(|piece| (piece.as_ptr().addr() - file.as_ptr().addr(), piece.len())).collect()
+}
+
+#[test]
+fn an_authenticode_digest_leaves_checksum_and_signatures_out() {
+    let mut file = File::new().bytes();
+    let end = file.len();
+    let checksum = NT + 24 + 64;
+    let entry = NT + 24 + 112 + 4 * 8;
+    let start = [
+        (0, checksum),
+        (checksum + 4, entry - checksum - 4),
+        (entry + 8, HEADERS as usize - entry - 8),
+        (0x400, 0x200),
+        (0x600, 0x200),
+        (0x800, 0x200),
+    ];
+    assert_eq!(covered(&file), start);
+    // Bytes behind the sections count, signatures at the end do not.
+    file.extend([1; 24]);
+    file[entry..entry + 8].copy_from_slice(&[0, 0, 0, 0, 16, 0, 0, 0]);
+    let with_rest: Vec<_> = start.into_iter().chain([(end, 8)]).collect();
+    assert_eq!(covered(&file), with_rest);
+    // Signatures longer than the file: there is no digest.
+    file[entry + 4..entry + 8].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(Pe::parse(&file).unwrap().authenticode(), None);
+}
