@@ -18,6 +18,7 @@
 //! | [`cmos`] | HVM: the clock's memory, and the boot order in it |
 //! | [`fw_cfg`] | HVM: QEMU's configuration interface |
 //! | [`direct_boot`] | HVM: the kernel that the guest's configuration names |
+//! | [`usb`] | HVM: USB keyboards as console devices |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -42,6 +43,7 @@ pub mod grants;
 pub mod keyboard;
 pub mod pci;
 pub mod serial;
+pub mod usb;
 pub mod xenbus;
 pub mod xenstore;
 
