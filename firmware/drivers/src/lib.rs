@@ -20,6 +20,7 @@
 //! | [`fw_cfg`] | HVM: QEMU's configuration interface |
 //! | [`direct_boot`] | HVM: the kernel that the guest's configuration names |
 //! | [`tpm`] | HVM: the TPM, as a [`Transport`](services::tcg2::Transport) |
+//! | [`usb`] | HVM: USB keyboards as console devices |
 //! | [`diagnostics`] | which device failed at what, and why |
 //!
 //! The other side of a ring, and xenstore, are not trusted: what they write is copied out once, checked, and used.
@@ -46,6 +47,7 @@ pub mod keyboard;
 pub mod pci;
 pub mod serial;
 pub mod tpm;
+pub mod usb;
 pub mod xenbus;
 pub mod xenstore;
 
