@@ -43,7 +43,7 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let console = console::start(domain, found.machine(), machine);
     live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
     let tpm = found.machine().and_then(|machine| tpm::start(machine, &start));
-    let devices = found.publish();
+    let devices = found.publish(|| machine.reset(Reset::Restart));
     let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
     should("variables", runtime_driver::hand_over(&start, &xen));

@@ -8,7 +8,7 @@ use bootmgr::live;
 use drivers::ata::{self, Controllers, disk_index};
 use drivers::bus::{StartError, XenBus};
 use drivers::domain::{Domain, EmulatedMachine};
-use drivers::pci;
+use drivers::{pci, usb};
 use platform::{GuestKind, Platform};
 use services::api;
 use services::device_path::DevicePath;
@@ -42,8 +42,9 @@ impl Found {
         self.emulated.as_ref().map(|(machine, _)| *machine)
     }
 
-    /// Adds the drivers. Disks come to be when [`Devices::connect`] is called. What cannot be used is said.
-    pub fn publish(self) -> Devices {
+    /// Adds the drivers. Disks come to be when [`Devices::connect`] is called. What cannot be used is said. Keyboards call
+    /// `restart` for Ctrl-Alt-Del.
+    pub fn publish(self, restart: impl Fn() + 'static) -> Devices {
         let pci = self.emulated.as_ref().map(|(_, pci)| pci.clone());
         let xen = match self.xen {
             Some(Ok(bus)) => {
@@ -62,6 +63,7 @@ impl Found {
         };
         let ata = self.emulated.and_then(|(machine, pci)| {
             should("PCI", pci::publish(machine, pci.clone()))?;
+            should("USB", usb::install(pci.clone(), restart));
             let xen = xen.clone();
             should("emulated disks", ata::install(pci, alloc::boxed::Box::new(move |unit| is_paravirtual(&xen, unit))))
         });
