@@ -229,6 +229,7 @@ impl Bench<'_> {
             command_line: Some(if direct { "console=hvc0".to_owned() } else { self.plan.command_line.clone() }),
             restart: false,
             serial: false,
+            tpm: false,
             extra: Vec::new(),
             files: Vec::new(),
             disks: vec![DiskFile { path: PathBuf::new(), sector_size: 512, read_only: false, is_cdrom: false }],

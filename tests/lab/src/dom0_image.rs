@@ -42,7 +42,7 @@ const PACKAGES: [&str; 19] = [
 /// `crc32c_generic` is what ext4 asks for by algorithm, so that no dependency names it.
 const DOM0_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
 /// Modules guests may need.
-const GUEST_MODULES: [&str; 15] = [
+const GUEST_MODULES: [&str; 14] = [
     "xen-blkfront",
     "xen-netfront",
     "vfat",
@@ -57,7 +57,6 @@ const GUEST_MODULES: [&str; 15] = [
     "sd_mod",
     "sr_mod",
     "isofs",
-    "tpm_tis",
 ];
 /// Size of the root file system; sparse, so the rest is room for the guests' disks and saved states.
 const ROOT_SIZE: &str = "6G";

@@ -13,6 +13,8 @@ use crate::console::Log;
 use crate::dom0::Dom0;
 use crate::screen::Picture;
 
+/// The registers of a TPM as `iomem=` takes them: FED40000 to FED44FFF (TCG PC Client Platform TPM Profile, "locality").
+const TPM_PAGES: &str = "fed40,5";
 const MIB: usize = 1 << 20;
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 const SHORT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +44,8 @@ pub struct Config {
     pub restart: bool,
     /// Whether an HVM guest has a serial port, COM1.
     pub serial: bool,
+    /// Whether it is given the machine's TPM.
+    pub tpm: bool,
     /// More lines of `xl.cfg`; `@FOLDER@` in them stands for the guest's folder in dom0.
     pub extra: Vec<String>,
     /// Disks on the host.
@@ -300,6 +304,9 @@ impl Config {
         let disks: Vec<String> =
             self.disks.iter().enumerate().map(|(number, disk)| disk.line(number, &folder)).collect();
         lines.push(format!("disk=[{}]", disks.join(", ")));
+        if self.tpm {
+            lines.push(format!(r#"iomem=["{TPM_PAGES}"]"#));
+        }
         lines.extend(self.extra.iter().map(|line| line.replace("@FOLDER@", &folder)));
         lines.join("\n") + "\n"
     }
@@ -448,6 +455,7 @@ mod tests {
             command_line: Some("say=\"hi\"".into()),
             restart: false,
             serial: false,
+            tpm: false,
             extra: vec!["acpi_firmware='@FOLDER@/x'".into()],
             disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false, is_cdrom: false }],
             files: Vec::new(),

@@ -30,6 +30,9 @@ const LEAST_GUEST_MEMORY: u64 = 2048;
 /// Without these an emulated CPU leads Xen or Linux to instructions QEMU's emulation of AMD-V does not carry:
 /// MWAIT in the idle loop, RDTSCP (no next-RIP), PCID.
 const TCG_CPU: &str = "EPYC,+svm,+npt,-pcid,-monitor,-rdtscp";
+/// The initializers of the TPM drivers that are built into dom0's kernel: the TPM is for guests, untouched. A comma would end
+/// the command line for QEMU unless it is doubled.
+const KEEP_OFF_TPM: &str = "initcall_blacklist=crb_acpi_driver_init,,init_tis";
 const START_TIMEOUT: Duration = Duration::from_secs(240);
 /// The longest path of a socket that the kernel takes.
 const SOCKET_PATH: usize = 107;
@@ -58,6 +61,9 @@ struct State {
     pid: u32,
     stays_up: bool,
     guest_memory: u64,
+    /// A machine that an older lab left up does not say.
+    #[serde(default)]
+    has_tpm: bool,
     accelerator: Accelerator,
 }
 
@@ -66,6 +72,8 @@ struct State {
 pub struct Wanted {
     /// Memory of the biggest guest, MiB.
     pub guest_memory: u64,
+    /// Whether it has a TPM, which guests can be given.
+    pub has_tpm: bool,
     /// Whether it outlives this call of the lab.
     pub stays_up: bool,
 }
@@ -96,11 +104,16 @@ impl Machine {
             qemu
         };
         arguments(&mut qemu, image, accelerator, guest_memory);
+        if wanted.has_tpm {
+            start_tpm(&folder)?;
+            qemu.args(["-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm"]);
+            qemu.args(["-device", "tpm-crb,tpmdev=tpm"]);
+        }
         let log = File::create(folder.join("qemu.log"))?;
         // QEMU never reads its input; holding the lock's file there keeps the lock for as long as the machine lives.
         qemu.current_dir(&folder).stdin(Stdio::from(lock)).stdout(log.try_clone()?).stderr(log);
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        let state = State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, accelerator };
+        let state = State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, has_tpm: wanted.has_tpm, accelerator };
         command::write(&folder.join("state.json"), serde_json::to_vec(&state)?)?;
         let mut machine = Self { folder, state, child: Some(child) };
         machine.await_dom0()?;
@@ -143,6 +156,12 @@ impl Machine {
     #[must_use]
     pub fn guest_memory(&self) -> u64 {
         self.state.guest_memory
+    }
+
+    /// Whether it has a TPM.
+    #[must_use]
+    pub fn has_tpm(&self) -> bool {
+        self.state.has_tpm
     }
 
     /// How its CPU is run.
@@ -249,7 +268,7 @@ fn arguments(qemu: &mut Command, image: &Dom0Image, accelerator: Accelerator, gu
          com1=115200,8n1 noreboot cpuidle=0 bootscrub=0 loglvl=warning guest_loglvl=all"
     ));
     let kernel = image.kernel().display().to_string();
-    qemu.arg("-initrd").arg(format!("{kernel} console=hvc0 loglevel=3,{}", image.initrd().display()));
+    qemu.arg("-initrd").arg(format!("{kernel} console=hvc0 loglevel=3 {KEEP_OFF_TPM},{}", image.initrd().display()));
     qemu.arg("-drive").arg(format!("file={},format=raw,if=none,id=root,snapshot=on", image.root_disk().display()));
     qemu.args(["-device", "virtio-blk-pci,drive=root"]);
     qemu.args(["-fsdev", "local,id=lab,path=share,security_model=none"]);
@@ -258,6 +277,21 @@ fn arguments(qemu: &mut Command, image: &Dom0Image, accelerator: Accelerator, gu
     qemu.args(["-device", "virtserialport,chardev=jobs,name=lab"]);
     qemu.args(["-chardev", "socket,id=shell,path=shell.sock,server=on,wait=off"]);
     qemu.args(["-device", "virtconsole,chardev=shell"]);
+}
+
+/// Starts a TPM 2.0 in software, new and empty, that ends with the QEMU that connects to it. Debian builds the device model of
+/// HVM guests without TPM, so the TPM is the machine's, and a guest gets its registers: see `guest::Config`.
+fn start_tpm(folder: &Path) -> Result<()> {
+    let (state, socket) = (folder.join("tpm"), folder.join("tpm.sock"));
+    fs::create_dir_all(&state)?;
+    command::output(
+        Command::new("swtpm")
+            .args(["socket", "--tpm2", "--terminate", "--daemon", "--tpmstate"])
+            .arg(format!("dir={}", state.display()))
+            .arg("--ctrl")
+            .arg(format!("type=unixio,path={}", socket.display())),
+    )
+    .map(drop)
 }
 
 fn check_version() -> Result<()> {

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use lab::bench;
 use lab::cache::Cache;
 use lab::guest::{Config, DiskFile, Guest, Kind};
-use lab::machine::Machine;
+use lab::machine::{Machine, Wanted};
 use lab::report::{Outcome, Report, Verdict};
 use lab::runner;
 use lab::scenario::{self, Scenario};
@@ -114,6 +114,9 @@ struct Up {
     /// Memory for the biggest guest, MiB.
     #[arg(long, default_value_t = 2048)]
     memory: u64,
+    /// With a TPM, for `try --tpm` and scenarios that need one; takes the program swtpm.
+    #[arg(long)]
+    tpm: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -154,6 +157,9 @@ struct Try {
     /// A serial port for an HVM guest; its lines are shown behind "com1|".
     #[arg(long)]
     serial: bool,
+    /// Gives the guest the machine's TPM.
+    #[arg(long)]
+    tpm: bool,
     /// One more line of xl.cfg, such as 'vga="cirrus"'.
     #[arg(long)]
     extra: Vec<String>,
@@ -231,7 +237,8 @@ fn run_guests(lab: &Lab, scenarios: &[&Scenario], output: &Path, report: &mut Re
         if remaining.len() == 0 {
             break;
         }
-        let (dom0, _lock) = lab.connect(lab.machine(memory)?)?;
+        let has_tpm = scenarios.iter().any(|scenario| scenario.tpm);
+        let (dom0, _lock) = lab.connect(lab.machine(memory, has_tpm)?)?;
         for scenario in remaining.by_ref() {
             let outcome = runner::play(scenario, &lab.sources, Some(&dom0), output);
             report.add(outcome);
@@ -255,7 +262,7 @@ fn up(arguments: &Up) -> Result<bool> {
         eprintln!("lab: already up, with {} MiB for guests", machine.guest_memory());
         return Ok(true);
     }
-    lab.start(arguments.memory, true)?;
+    lab.start(Wanted { guest_memory: arguments.memory, has_tpm: arguments.tpm, stays_up: true })?;
     Ok(true)
 }
 
@@ -275,7 +282,7 @@ fn try_guest(arguments: &Try) -> Result<bool> {
     let mut sends = sends.into_iter();
     let presses = arguments.press.iter().map(|press| parse_send(press)).collect::<Result<Vec<_>>>()?;
     let mut presses = presses.into_iter();
-    let (dom0, _lock) = lab.connect(lab.machine(config.memory)?)?;
+    let (dom0, _lock) = lab.connect(lab.machine(config.memory, config.tpm)?)?;
     let mut guest = Guest::create(&dom0, config)?.map_err(anyhow::Error::msg)?;
     let started = Instant::now();
     let mut next = sends.next();
@@ -368,6 +375,7 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
             command_line: arguments.cmdline.clone(),
             restart: false,
             serial: arguments.serial,
+            tpm: arguments.tpm,
             extra: Vec::new(),
             disks: Vec::new(),
             files: Vec::new(),
@@ -498,7 +506,7 @@ fn measure(arguments: &Bench) -> Result<bool> {
         command_line: arguments.cmdline.clone(),
         output: arguments.output.clone(),
     };
-    let (dom0, _lock) = lab.connect(lab.machine(arguments.memory)?)?;
+    let (dom0, _lock) = lab.connect(lab.machine(arguments.memory, false)?)?;
     let mut samples = bench::run(&lab, &dom0, &plan)?;
     if let Some(seconds) = arguments.build_seconds {
         samples.put("build.clean", "s", seconds);

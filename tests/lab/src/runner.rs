@@ -211,6 +211,7 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
         command_line: scenario.cmdline.clone(),
         restart: scenario.restart,
         serial: is_hvm && scenario.has_serial(),
+        tpm: scenario.tpm,
         extra: scenario.extra.clone(),
         disks: disk_files(&scenario.disks, sources)?,
         files: scenario

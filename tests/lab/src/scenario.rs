@@ -44,6 +44,9 @@ pub struct Scenario {
     pub ramdisk: Option<Content>,
     /// `cmdline=`.
     pub cmdline: Option<String>,
+    /// Whether the guest is given the machine's TPM.
+    #[serde(default)]
+    pub tpm: bool,
     /// More lines of `xl.cfg`; `@FOLDER@` in them is the folder that `files` are in.
     #[serde(default)]
     pub extra: Vec<String>,

@@ -43,18 +43,21 @@ impl Lab {
         Ok(Self { cache, sources: Sources { image, programs, firmware, scratch } })
     }
 
-    /// The machine that is up, if it has room for a guest of `guest_memory` MiB; else a new one.
+    /// The machine that is up, if it has room for a guest of `guest_memory` MiB and a TPM where one is needed; else a new one.
     ///
     /// # Errors
-    /// As [`Machine::start`]; or the machine that is up is too small.
-    pub fn machine(&self, guest_memory: u64) -> Result<Machine> {
+    /// As [`Machine::start`]; or the machine that is up is too small or has no TPM.
+    pub fn machine(&self, guest_memory: u64, has_tpm: bool) -> Result<Machine> {
         match Machine::running(&self.cache) {
+            Some(machine) if has_tpm && !machine.has_tpm() => {
+                bail!("the machine that is up has no TPM: `lab down`, or `lab up --tpm`")
+            }
             Some(machine) if machine.guest_memory() >= guest_memory => Ok(machine),
             Some(machine) => bail!(
                 "the machine that is up has {} MiB for guests, {guest_memory} are needed: `lab down`, or `lab up --memory`",
                 machine.guest_memory()
             ),
-            None => self.start(guest_memory, false),
+            None => self.start(Wanted { guest_memory, has_tpm, stays_up: false }),
         }
     }
 
@@ -62,9 +65,9 @@ impl Lab {
     ///
     /// # Errors
     /// As [`Machine::start`].
-    pub fn start(&self, guest_memory: u64, stays_up: bool) -> Result<Machine> {
+    pub fn start(&self, wanted: Wanted) -> Result<Machine> {
         let started = Instant::now();
-        let machine = Machine::start(&self.cache, &self.sources.image, Wanted { guest_memory, stays_up })?;
+        let machine = Machine::start(&self.cache, &self.sources.image, wanted)?;
         eprintln!(
             "lab: Xen and dom0 ready after {:.1} s ({:?})",
             started.elapsed().as_secs_f32(),
