@@ -12,9 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::command;
 use crate::machine::Machine;
 
+/// Programs of ours for scripts in dom0, which find them in `/lab/tools`.
+const TOOLS: [(&str, &str); 2] =
+    [("lab-qmp", include_str!("../dom0/lab-qmp")), ("lab-socket", include_str!("../dom0/lab-socket"))];
 const POLL: Duration = Duration::from_millis(20);
+/// What is sent while nobody in dom0 has the port open is lost: so it is between two connections.
+const RESEND: Duration = Duration::from_secs(3);
 
 /// The connection to dom0's agent.
 #[derive(Debug)]
@@ -37,10 +43,14 @@ impl Dom0 {
     /// Connects to the agent of `machine`.
     ///
     /// # Errors
-    /// The machine's socket does not answer.
+    /// The machine's socket does not answer, or its folder cannot be written.
     pub fn connect(machine: Machine) -> Result<Self> {
         let socket = UnixStream::connect(machine.path("jobs.sock")).context("dom0's agent cannot be reached")?;
-        Ok(Self { machine, socket, jobs: AtomicU32::new(0) })
+        let dom0 = Self { machine, socket, jobs: AtomicU32::new(0) };
+        for (name, text) in TOOLS {
+            command::write(&dom0.share("tools").join(name), text)?;
+        }
+        Ok(dom0)
     }
 
     /// The machine it runs on.
@@ -70,9 +80,12 @@ impl Dom0 {
         let name = format!("{}-{number}", std::process::id());
         let folder = self.share("jobs").join(&name);
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join("command"), script)?;
+        // A name that was sent again although the first one arrived starts nothing.
+        let once = format!("mkdir /lab/jobs/{name}/taken 2>/dev/null || exec sleep infinity\n");
+        fs::write(folder.join("command"), once + script)?;
         writeln!(&self.socket, "{name}").context("dom0's agent cannot be reached")?;
         let started = Instant::now();
+        let mut sent = started;
         let text = || String::from_utf8_lossy(&fs::read(folder.join("output")).unwrap_or_default()).into_owned();
         loop {
             if let Ok(status) = fs::read_to_string(folder.join("status")) {
@@ -83,6 +96,10 @@ impl Dom0 {
             if started.elapsed() > timeout {
                 self.machine.check()?;
                 bail!("no answer from dom0 after {} s; so far: {}", timeout.as_secs(), text());
+            }
+            if sent.elapsed() > RESEND && !folder.join("output").exists() {
+                writeln!(&self.socket, "{name}").context("dom0's agent cannot be reached")?;
+                sent = Instant::now();
             }
             if started.elapsed().as_millis() % 1000 < POLL.as_millis() {
                 self.machine.check()?;

@@ -61,9 +61,6 @@ const GUEST_MODULES: [&str; 14] = [
 /// Size of the root file system; sparse, so the rest is room for the guests' disks and saved states.
 const ROOT_SIZE: &str = "6G";
 const INIT: &str = include_str!("../dom0/init");
-/// Programs of ours for dom0's shell scripts.
-const TOOLS: [(&str, &str); 2] =
-    [("lab-qmp", include_str!("../dom0/lab-qmp")), ("lab-socket", include_str!("../dom0/lab-socket"))];
 const INITRD_INIT: &str = include_str!("../dom0/initrd-init");
 
 /// The files of a dom0 image.
@@ -79,9 +76,6 @@ impl Dom0Image {
     /// Packages cannot be had, or a host tool is missing.
     pub fn get(cache: &Cache, apt: &Apt) -> Result<Self> {
         let mut key = Key::default().with(include_str!("dom0_image.rs")).with(INIT).with(INITRD_INIT);
-        for (name, text) in TOOLS {
-            key = key.with(name).with(text);
-        }
         for package in apt.with_dependencies(&PACKAGES)? {
             key = key.with(package.file).with(package.digest);
         }
@@ -177,11 +171,9 @@ fn configure(root: &Path) -> Result<()> {
     for folder in ["proc", "sys", "dev", "run", "tmp", "lab", "root"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    let tools = TOOLS.map(|(name, text)| (root.join("usr/bin").join(name), text));
-    for (path, text) in tools.into_iter().chain([(root.join("lab-init"), INIT)]) {
-        command::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    }
+    let init = root.join("lab-init");
+    command::write(&init, INIT)?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 
