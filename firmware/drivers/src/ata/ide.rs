@@ -139,7 +139,7 @@ impl Channel {
         self.read(register::STATUS)
     }
 
-    /// Makes a device listen. It is given the time it may take to show its status (400 ns) by reading that.
+    /// Makes a device listen. A read of the status gives it the time it may take to do that (400 ns), and more.
     fn select(&mut self, device: u8) {
         if self.selected != Some(device) {
             self.write(register::DEVICE, DEVICE_FIXED | device << 4);
@@ -368,12 +368,14 @@ impl Link for Channel {
             // After a reset a packet device is not ready, and has no other bit set either.
             0 if signature(self) == PACKET_SIGNATURE => packet = true,
             status if NOTHING.contains(&status) => return Ok(None),
+            status if status & status::BUSY != 0 => match self.wait_idle("a device", PROBE) {
+                Err(Error::Gone) => return Ok(None),
+                result => {
+                    result?;
+                }
+            },
             _ => {}
         }
-        match self.wait_idle("a device", PROBE) {
-            Err(Error::Gone) => return Ok(None),
-            result => result?,
-        };
         let mut identity = [0; 512];
         if !packet {
             let identify = Command::new(IDENTIFY_DEVICE, SHORT);

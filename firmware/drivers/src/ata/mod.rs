@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `unit` | which disk of the guest's configuration a place at a controller is |
-//! | `command` | commands, what comes of them, and [`Link`](command::Link): the way to a device |
+//! | `command` | commands, what comes of them, and `Link`: the way to a device |
 //! | `memory` | what the device reads and writes by itself: the caller's own memory where that can be, else a buffer of ours |
 //! | `ide` | the link through a PCI IDE controller with bus mastering |
 //! | `ahci` | the link through a port of an AHCI controller |
