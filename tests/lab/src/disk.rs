@@ -187,7 +187,7 @@ impl Disk {
 }
 
 /// mtools without its checks of a floppy's geometry.
-fn mtools(program: &str) -> Command {
+pub fn mtools(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("MTOOLS_SKIP_CHECK", "1");
     command

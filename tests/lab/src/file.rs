@@ -1,7 +1,7 @@
 //! What a scenario puts into a file of a disk, by description.
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
-//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`. A table gives the
+//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`. A table gives the
 //! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
 //! `patch`).
 
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::{guest_program, iso, uki};
+use crate::{guest_program, installer, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -118,7 +118,10 @@ impl Sources {
             Some(("host", path)) => command::read(Path::new(path)),
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),
-            _ => bail!("no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd"),
+            None if name == "debian-installer-cd" => installer::bytes(self),
+            _ => bail!(
+                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd"
+            ),
         }
     }
 

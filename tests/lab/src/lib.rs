@@ -17,6 +17,7 @@ pub mod file;
 pub mod guest;
 pub mod guest_program;
 pub mod initrd;
+pub mod installer;
 pub mod iso;
 pub mod machine;
 pub mod packages;

@@ -70,6 +70,8 @@ const PROGRAMS: [Program; 17] = [
 #[derive(Debug, Clone)]
 pub struct Programs {
     folder: PathBuf,
+    cache: Cache,
+    apt: Apt,
 }
 
 impl Programs {
@@ -95,7 +97,21 @@ impl Programs {
             }
             Ok(())
         })?;
-        Ok(Self { folder })
+        Ok(Self { folder, cache: cache.clone(), apt: apt.clone() })
+    }
+
+    /// The folder with the content of another package, which is fetched when it is asked for.
+    ///
+    /// # Errors
+    /// The package cannot be had.
+    pub fn package(&self, package: &str) -> Result<PathBuf> {
+        let mut key = Key::default().with(package);
+        for file in self.apt.alone(&[package])? {
+            key = key.with(file.file).with(file.digest);
+        }
+        self.cache.entry("package", &key, |folder| {
+            self.apt.download_alone(&[package])?.iter().try_for_each(|file| unpack(file, folder))
+        })
     }
 
     /// The file of a program.
