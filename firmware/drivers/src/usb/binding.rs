@@ -18,13 +18,19 @@ use uefi_raw::guid;
 use super::enumerate::{Found, keyboards};
 use super::uhci::Uhci;
 use super::{Host, keyboard};
-use crate::pci::{Bus, Class, Function};
+use crate::pci::{Bar, Bus, Class, Function, command};
 
 /// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4), which uefi-raw does not have.
 const PCI_IO: Guid = guid!("4cf5b200-68b8-4ca5-9eec-b23e3f50029a");
 const VERSION: u32 = 0x10;
 /// A serial bus, USB, UHCI (PCI Code and ID Assignment Specification §1.13).
-const UHCI: Class = Class { base: 0x0C, sub: 3, interface: 0 };
+const UHCI_CLASS: Class = Class { base: 0x0C, sub: 3, interface: 0 };
+
+/// Where its registers are, and how many ports they take at least.
+const BAR: u8 = 4;
+const PORTS: u32 = 0x14;
+/// Configuration register by which firmware takes keyboard and mouse over for old systems; the value ends that.
+const LEGACY: (u16, u16) = (0xC0, 0x8F00);
 
 /// Adds the driver for USB controllers among `bus`'s functions. Keyboards come to be when those are connected; Ctrl-Alt-Del on one
 /// calls `restart`. What ExitBootServices needs is done by the consoles.
@@ -33,11 +39,14 @@ pub fn install(bus: Rc<Bus>, restart: impl Fn() + 'static) -> Result<()> {
     api::install_driver(Box::new(driver)).map(drop)
 }
 
+/// What drives a controller that has keyboards.
+type SharedHost = Rc<RefCell<Uhci>>;
+
 struct UsbDriver {
     bus: Rc<Bus>,
     restart: Rc<dyn Fn()>,
     /// Controllers, with what drives them where there are keyboards.
-    looked_at: RefCell<Vec<(Handle, Option<Rc<RefCell<Uhci>>>)>>,
+    looked_at: RefCell<Vec<(Handle, Option<SharedHost>)>>,
 }
 
 impl Driver for UsbDriver {
@@ -50,7 +59,7 @@ impl Driver for UsbDriver {
     }
 
     fn supported(&self, controller: Handle, _: Option<&DevicePath>) -> Result<()> {
-        let function = self.bus.function(controller).filter(|function| function.class == UHCI);
+        let function = self.bus.function(controller).filter(|function| function.class == UHCI_CLASS);
         let looked_at = self.looked_at.borrow();
         match looked_at.iter().find(|(handle, _)| *handle == controller) {
             _ if function.is_none() => Err(Status::UNSUPPORTED),
@@ -92,15 +101,21 @@ impl Driver for UsbDriver {
 
 impl UsbDriver {
     /// Makes console devices of all keyboards; `None` where there are none, and the controller is stopped.
-    fn start_keyboards(&self, controller: Handle, function: Function) -> Option<Rc<RefCell<Uhci>>> {
+    fn start_keyboards(&self, controller: Handle, function: Function) -> Option<SharedHost> {
         let address = function.address();
-        let mut host = Uhci::start(function)?;
-        let found = keyboards(&mut host);
-        log::info!("{address}: {} USB keyboards", found.len());
-        if found.is_empty() {
-            host.stop();
+        let registers = match function.bar(BAR)? {
+            Bar::Ports { first, count } if count >= PORTS => first,
+            _ => return None,
+        };
+        function.enable(command::IO | command::BUS_MASTER);
+        function.write_u16(LEGACY.0, LEGACY.1);
+        let host = Uhci::start(function.machine(), registers).map(|mut host| (keyboards(&mut host), host));
+        let found = host.as_ref().map_or(0, |(found, _)| found.len());
+        log::info!("{address}: {found} USB keyboards");
+        let Some((found, host)) = host.filter(|(found, _)| !found.is_empty()) else {
+            function.disable(command::BUS_MASTER);
             return None;
-        }
+        };
         let host = Rc::new(RefCell::new(host));
         for device in found {
             if let Err(status) = self.add(controller, &host, device) {
@@ -110,7 +125,7 @@ impl UsbDriver {
         Some(host)
     }
 
-    fn add(&self, controller: Handle, host: &Rc<RefCell<Uhci>>, device: Found) -> Result<()> {
+    fn add(&self, controller: Handle, host: &SharedHost, device: Found) -> Result<()> {
         let mut path = api::device_path(controller)?;
         for (index, port) in device.ports.iter().enumerate() {
             let interface = if index + 1 == device.ports.len() { device.interface } else { 0 };
