@@ -113,7 +113,8 @@ impl Machine {
         // QEMU never reads its input; holding the lock's file there keeps the lock for as long as the machine lives.
         qemu.current_dir(&folder).stdin(Stdio::from(lock)).stdout(log.try_clone()?).stderr(log);
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        let state = State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, has_tpm: wanted.has_tpm, accelerator };
+        let state =
+            State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, has_tpm: wanted.has_tpm, accelerator };
         command::write(&folder.join("state.json"), serde_json::to_vec(&state)?)?;
         let mut machine = Self { folder, state, child: Some(child) };
         machine.await_dom0()?;

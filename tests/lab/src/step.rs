@@ -198,7 +198,7 @@ impl Screenshot {
         }
         self.text.iter().try_for_each(|pattern| check_pattern(pattern))?;
         let colours = self.pixels.iter().map(|pixel| screen::colour(&pixel.is));
-        colours.map(|colour| colour.map(drop).map_err(|error| error.to_string())).collect()
+        colours.map(|colour| colour.map(drop)).try_for_each(|colour| colour.map_err(|error| error.to_string()))
     }
 }
 
