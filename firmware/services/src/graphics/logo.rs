@@ -135,10 +135,7 @@ const NAME: [Letter; 8] = [
             Line((19, 52), (23, 49)),
         ],
     },
-    Letter {
-        width: 22,
-        strokes: &[Line((0, 27), (0, 53)), Arc((11, 38), 11, UPPER), Line((22, 38), (22, 53))],
-    },
+    Letter { width: 22, strokes: &[Line((0, 27), (0, 53)), Arc((11, 38), 11, UPPER), Line((22, 38), (22, 53))] },
 ];
 
 const fn name_width() -> usize {
