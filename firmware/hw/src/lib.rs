@@ -15,6 +15,7 @@ pub mod hypervisor;
 pub mod interrupts;
 pub mod mtrr;
 pub mod paging;
+pub mod pat;
 pub mod pic;
 pub mod port;
 pub mod shared;

@@ -19,6 +19,10 @@ const GIB_512: u64 = 512 << 30;
 const ENTRIES: usize = 512;
 /// The physical address in an entry.
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+/// The bit of an entry that selects [`WRITE_COMBINING_ENTRY`](crate::pat::WRITE_COMBINING) of the page attribute table
+/// (Intel SDM vol. 3 §12.12): for a page of the smallest size, and for larger ones, whose address has no such bit.
+const ATTRIBUTE_SMALL: u64 = 1 << 7;
+const ATTRIBUTE_LARGE: u64 = 1 << 12;
 
 /// Access rights of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +163,29 @@ impl PageTables {
         Ok(changed)
     }
 
+    /// Marks `pages` pages from `address` on as write-combining, once
+    /// [`pat::enable`](crate::pat::enable) has been called; until then nothing changes. For video
+    /// memory. Part of the range may be done when it fails.
+    pub fn combine_writes(&mut self, address: u64, pages: u64) -> Result<(), PagingError> {
+        let end = pages.checked_mul(PAGE).and_then(|size| address.checked_add(size)).ok_or(PagingError::NotMapped)?;
+        if end > self.top || !address.is_multiple_of(PAGE) {
+            return Err(PagingError::NotMapped);
+        }
+        let mut at = address;
+        while at < end {
+            let (slot, size) = self.leaf(at);
+            if at.is_multiple_of(size) && end - at >= size {
+                let bit = if size == PAGE { ATTRIBUTE_SMALL } else { ATTRIBUTE_LARGE };
+                self.write(slot, self.read(slot) | bit);
+                at += size;
+            } else {
+                self.split(slot, size)?;
+            }
+        }
+        flush_all();
+        Ok(())
+    }
+
     /// Rights of the page at `address`.
     pub fn access(&self, address: u64) -> Result<Access, PagingError> {
         if address >= self.top {
@@ -216,9 +243,15 @@ impl PageTables {
         let below = self.table()?;
         let small = size / ENTRIES as u64;
         let huge = if small == PAGE { 0 } else { Flags::HUGE_PAGE.bits() };
-        let rights = Access::of(entry).flags().bits() | huge;
+        let attribute = match (entry & ATTRIBUTE_LARGE != 0, small) {
+            (false, _) => 0,
+            (true, PAGE) => ATTRIBUTE_SMALL,
+            (true, _) => ATTRIBUTE_LARGE,
+        };
+        let rights = Access::of(entry).flags().bits() | huge | attribute;
+        let start = entry & ADDRESS & !(size - 1);
         for index in 0..ENTRIES as u64 {
-            self.write(below + index * 8, ((entry & ADDRESS) + index * small) | rights);
+            self.write(below + index * 8, (start + index * small) | rights);
         }
         self.write(slot, below | table_flags());
         Ok(())
@@ -330,6 +363,33 @@ mod tests {
         tables.lift();
         for address in [0, PAGE, GIB_1, GIB_1 + 3 * PAGE, GIB_1 * 2 - PAGE] {
             assert_eq!(tables.access(address), Ok(Access { present: true, writable: true, executable: true }));
+        }
+    }
+
+    #[test]
+    fn write_combining_keeps_addresses_and_rights() {
+        for huge in [false, true] {
+            let top = GIB_1 * 2;
+            let mut tables = tables(PageTables::tables_for(top, huge) + 8, top, huge);
+            let attribute = |tables: &PageTables, address| {
+                let (slot, size) = tables.leaf(address);
+                let entry = tables.read(slot);
+                assert_eq!(entry & ADDRESS & !(size - 1), address & !(size - 1));
+                entry & if size == PAGE { ATTRIBUTE_SMALL } else { ATTRIBUTE_LARGE } != 0
+            };
+            let start = GIB_1 + 4 * MIB_2;
+            tables.combine_writes(start, 1024 + 1).unwrap();
+            let inside = [start, start + MIB_2 - PAGE, start + 2 * MIB_2];
+            for (addresses, combines) in [(&inside[..], true), (&[start - PAGE, start + 2 * MIB_2 + PAGE], false)] {
+                addresses.iter().for_each(|address| assert_eq!(attribute(&tables, *address), combines, "{address:#x}"));
+            }
+            // A page in the middle loses rights, and the large one around it is split.
+            tables.protect(start + PAGE, 1, Access::CONSTANT).unwrap();
+            assert_eq!(tables.access(start + PAGE), Ok(Access::CONSTANT));
+            assert_eq!(tables.access(start), Ok(Access::DATA));
+            for address in [start, start + PAGE, start + 2 * PAGE] {
+                assert!(attribute(&tables, address));
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
+//! | [`boot_graphics`] | the logo as an ACPI table |
 //! | [`volume`] | files of the firmware volume the firmware itself came in |
 //! | [`tpm`] | ACPI tables for a TPM that the toolstack's do not mention |
 //! | [`acpi`] | the toolstack's ACPI tables, and one of ours beside them |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+pub mod boot_graphics;
 pub mod hvm_info;
 pub mod legacy_area;
 pub mod memory;

@@ -9,13 +9,16 @@ use core::ptr::null_mut;
 
 use guest::{boot, image, println, table, tsc};
 use uefi_raw::protocol::block::BlockIoProtocol;
+use uefi_raw::protocol::console::{
+    GraphicsOutputBltOperation, GraphicsOutputBltPixel, GraphicsOutputProtocol, SimpleTextOutputProtocol,
+};
 use uefi_raw::protocol::file_system::{FileAttribute, FileMode, FileProtocolV1, SimpleFileSystemProtocol};
 use uefi_raw::protocol::loaded_image::LoadedImageProtocol;
 use uefi_raw::table::boot::{AllocateType, MemoryDescriptor, MemoryType, Tpl};
 use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes};
 use uefi_raw::table::system::SystemTable;
 use uefi_raw::time::Time;
-use uefi_raw::{Guid, Handle, Status, guid};
+use uefi_raw::{Boolean, Guid, Handle, Status, guid};
 
 const MIB: usize = 1 << 20;
 /// What a file read asks for at a time.
@@ -32,6 +35,7 @@ extern "efiapi" fn main(handle: Handle, system_table: *mut SystemTable) -> Statu
     services();
     disk();
     files();
+    screen();
     inventory();
     println!("BENCH end 0 -");
     guest::power_off()
@@ -272,6 +276,64 @@ fn files() {
             let _ = ((*file).read)(file, &mut size, buffer.cast());
         }
         println!("BENCH file_read_again {} ticks", tsc() - start);
+    }
+}
+
+/// The graphical console of a guest that has one: the whole screen filled, cleared, and scrolled by a line with every character
+/// changing. The text goes to the display alone, not to the other consoles.
+fn screen() {
+    let (mut count, mut handles): (usize, *mut Handle) = (0, null_mut());
+    let by_protocol = 2;
+    // SAFETY: a boot service with valid arguments.
+    let status = unsafe {
+        let guid = &GraphicsOutputProtocol::GUID;
+        (boot().locate_handle_buffer)(by_protocol, guid, null_mut(), &mut count, &mut handles)
+    };
+    if status != Status::SUCCESS || count == 0 {
+        return;
+    }
+    // SAFETY: the firmware found as many handles.
+    let handle = unsafe { *handles };
+    let Some(graphics) = protocol::<GraphicsOutputProtocol>(handle, &GraphicsOutputProtocol::GUID) else { return };
+    let Some(text) = protocol::<SimpleTextOutputProtocol>(handle, &SimpleTextOutputProtocol::GUID) else {
+        return println!("GUEST-FAIL bench the display has no text");
+    };
+    // SAFETY: the firmware's protocols, valid arguments; strings end with a null.
+    unsafe {
+        let info = *(*(*graphics).mode).info;
+        let (width, height) = (info.horizontal_resolution as usize, info.vertical_resolution as usize);
+        println!("BENCH screen_width {width} pixels");
+        println!("BENCH screen_height {height} pixels");
+        let mut pixel = GraphicsOutputBltPixel::default();
+        let fill = GraphicsOutputBltOperation::BLT_VIDEO_FILL;
+        let result = best_and_median_of::<9, _>(|| {
+            pixel.blue = pixel.blue.wrapping_add(40);
+            ((*graphics).blt)(graphics, &mut pixel, fill, 0, 0, 0, 0, width, height, 0)
+        });
+        report("screen_fill", result);
+        let last = (*(*text).mode).max_mode as usize - 1;
+        let (mut columns, mut rows) = (0, 0);
+        let _ = ((*text).query_mode)(text, last, &mut columns, &mut rows);
+        let _ = ((*text).set_mode)(text, last);
+        println!("BENCH screen_columns {columns} -");
+        println!("BENCH screen_rows {rows} -");
+        report("screen_clear", best_and_median_of::<9, _>(|| ((*text).clear_screen)(text)));
+        // Each line begins with another letter, so that a scroll changes all of them.
+        let mut line = [0u16; 512];
+        let columns = columns.min(line.len() - 1);
+        let mut next = 0u16;
+        let mut write = || {
+            for (column, unit) in line.iter_mut().take(columns).enumerate() {
+                *unit = 0x21 + (next + column as u16) % 0x5E;
+            }
+            next += 1;
+            ((*text).output_string)(text, line.as_ptr())
+        };
+        for _ in 0..rows {
+            let _ = write();
+        }
+        report("screen_scroll", best_and_median_of::<9, _>(write));
+        let _ = ((*text).reset)(text, Boolean::FALSE);
     }
 }
 
