@@ -5,10 +5,12 @@ use core::ffi::c_void;
 use hw::paging::PAGE;
 use platform::PhysicalMemory;
 use platform::acpi::{self, Tables};
+use platform::boot_graphics::bgrt;
 use platform::performance::{self, Moment};
 use platform::tpm::{self, Tpm};
 use services::Result;
 use services::Status;
+use services::api::ShownLogo;
 use uefi_raw::table::boot::MemoryType;
 use uefi_raw::{Guid, guid};
 
@@ -34,20 +36,25 @@ impl BootPerformance {
 /// Installs the ACPI root pointer as a configuration table. Xen's tables stay where they are and as they are; only the list of
 /// them is written anew, with more entries. Where that cannot be, Xen's own list is published, and without tables from Xen
 /// nothing is.
-pub fn publish(rsdp: u64, memory: Identity, tpm: Option<Tpm>) -> Result<BootPerformance> {
+pub fn publish(rsdp: u64, memory: Identity, tpm: Option<Tpm>, logo: Option<ShownLogo>) -> Result<BootPerformance> {
     let tables = acpi::tables(&memory, rsdp);
     if tables.is_empty() {
         log::warn!("no ACPI tables at {rsdp:#x}");
         return Err(Status::NOT_FOUND);
     }
-    publish_with_ours(tables, memory, tpm).inspect_err(|status| {
+    publish_with_ours(tables, memory, tpm, logo).inspect_err(|status| {
         log::error!("ACPI tables: {status}");
         // No worse than it was: an operating system finds Xen's tables.
         let _ = services::api::install_configuration_table(&ACPI_20, rsdp as *mut c_void);
     })
 }
 
-fn publish_with_ours(mut tables: Tables, memory: Identity, tpm: Option<Tpm>) -> Result<BootPerformance> {
+fn publish_with_ours(
+    mut tables: Tables,
+    memory: Identity,
+    tpm: Option<Tpm>,
+    logo: Option<ShownLogo>,
+) -> Result<BootPerformance> {
     let missing = tpm.map(|tpm| (tpm, tpm::missing(&memory, &tables)));
     let kept = services::api::allocate_pages(MemoryType::ACPI_NON_VOLATILE, 1)?;
     let mut page = Page::new(memory)?;
@@ -60,6 +67,9 @@ fn publish_with_ours(mut tables: Tables, memory: Identity, tpm: Option<Tpm>) -> 
         if missing.table {
             tables.try_push(page.put(&tpm::tpm2(&tpm))?).map_err(|_| Status::OUT_OF_RESOURCES)?;
         }
+    }
+    if let Some(ShownLogo { bitmap, place }) = logo {
+        tables.try_push(page.put(&bgrt(bitmap, place))?).map_err(|_| Status::OUT_OF_RESOURCES)?;
     }
     let root = page.next;
     acpi::write_root(&mut page.memory, root, &tables)

@@ -41,10 +41,12 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("services");
 
     let console = console::start(domain, found.machine(), machine);
-    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
     let tpm = found.machine().and_then(|machine| tpm::start(machine, &start));
     let devices = found.publish(|| machine.reset(Reset::Restart));
-    let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm).ok();
+    let logo = devices.show(machine);
+    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
+    timeline::mark("consoles");
+    let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm, logo).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
     should("variables", runtime_driver::hand_over(&start, &xen));
     should("runtime driver", runtime_driver::start(&start));

@@ -8,14 +8,17 @@ use bootmgr::live;
 use drivers::ata::{self, Controllers, disk_index};
 use drivers::bus::{StartError, XenBus};
 use drivers::domain::{Domain, EmulatedMachine};
-use drivers::{pci, usb};
+use drivers::graphics::{self, Displays};
+use drivers::pci::{self, Bar};
+use drivers::usb;
 use platform::{GuestKind, Platform};
-use services::api;
+use services::api::{self, ShownLogo};
 use services::device_path::DevicePath;
 use uefi_raw::protocol::pci::root_bridge::PciRootBridgeIoProtocol;
 
 use crate::boot::{must, should};
 use crate::emulated;
+use crate::machine::Machine;
 
 /// Devices that have been found and are not yet part of the driver model.
 pub struct Found {
@@ -61,13 +64,15 @@ impl Found {
             }
             None => None,
         };
+        let mut displays = None;
         let ata = self.emulated.and_then(|(machine, pci)| {
             should("PCI", pci::publish(machine, pci.clone()))?;
+            displays = should("displays", graphics::install(pci.clone()));
             should("USB", usb::install(pci.clone(), restart));
             let xen = xen.clone();
             should("emulated disks", ata::install(pci, alloc::boxed::Box::new(move |unit| is_paravirtual(&xen, unit))))
         });
-        Devices { xen, pci, ata }
+        Devices { xen, pci, ata, displays }
     }
 }
 
@@ -84,16 +89,30 @@ pub struct Devices {
     xen: Option<Rc<XenBus>>,
     pci: Option<Rc<pci::Bus>>,
     ata: Option<Rc<Controllers>>,
+    displays: Option<Displays>,
 }
 
 impl Devices {
+    /// Makes the displays consoles, before anything else that takes time, and shows the logo on the first one.
+    pub fn show(&self, machine: &Machine) -> Option<ShownLogo> {
+        let pci = self.pci.as_ref()?;
+        for root in api::handles_with(&PciRootBridgeIoProtocol::GUID) {
+            should("PCI bus", api::connect(root, false));
+        }
+        for (handle, function) in pci.published().iter().filter(|(_, function)| graphics::is_display(function)) {
+            if let Some(Bar::Memory { address, size, prefetchable: true, .. }) = function.bar(0) {
+                machine.combine_writes(address, size);
+            }
+            // What is wrong with an adapter is told by its driver.
+            let _ = api::connect(*handle, true);
+        }
+        api::show_logo(&self.displays.as_ref()?.first()?)
+    }
+
     /// Lets the drivers have everything there is. Paravirtual disks come first: what they serve is not looked for among the
     /// emulated disks.
     pub fn connect(&self) {
         if let Some(pci) = &self.pci {
-            for root in api::handles_with(&PciRootBridgeIoProtocol::GUID) {
-                should("PCI bus", api::connect(root, false));
-            }
             let published = pci.published().into_iter();
             for (handle, _) in published.filter(|(_, function)| function.is_xen_platform()) {
                 // What is wrong with a disk is told by the bus.

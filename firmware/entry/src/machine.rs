@@ -7,7 +7,8 @@ use hw::apic::LocalApic;
 use hw::cpu::{self, SPURIOUS_VECTOR, TIMER_VECTOR};
 use hw::hypervisor::{Hypervisor, ShutdownReason};
 use hw::interrupts;
-use hw::paging::{Access, PageTables, PagingError};
+use hw::paging::{Access, PAGE, PageTables, PagingError};
+use hw::pat;
 use hw::xen::Xen;
 use runtime::clock::Clock;
 use services::hardware::{Hardware, Protection, Reset};
@@ -31,6 +32,8 @@ pub struct Machine {
     ticks_per_unit: u64,
     /// What the services want: the interrupt at this time.
     deadline: Cell<Option<u64>>,
+    /// Whether the page attribute table has been changed.
+    combines_writes: Cell<bool>,
     page_tables: Lock<PageTables>,
 }
 
@@ -50,6 +53,7 @@ impl Machine {
             apic,
             ticks_per_unit: calibrate(xen, &apic),
             deadline: Cell::new(None),
+            combines_writes: Cell::new(false),
             page_tables: Lock::new("page tables", page_tables),
         }));
         MACHINE.with(|slot| *slot = Some(machine));
@@ -58,11 +62,24 @@ impl Machine {
         machine
     }
 
+    /// Lets writes to `size` bytes of video memory be combined: hvmloader leaves device memory uncached, where each would go out
+    /// by itself.
+    pub fn combine_writes(&self, address: u64, size: u64) {
+        pat::enable();
+        self.combines_writes.set(true);
+        if let Err(error) = self.page_tables.with(|tables| tables.combine_writes(address, size / PAGE)) {
+            log::warn!("video memory at {address:#x} stays uncached: {error:?}");
+        }
+    }
+
     /// Leaves the CPU to the operating system: no timer, no protection. Loaders put their last pieces of code anywhere in free
     /// memory and run them on the firmware's page tables.
     pub fn quiesce(&self) {
         self.deadline.set(None);
         self.apic.quiesce();
+        if self.combines_writes.get() {
+            pat::disable();
+        }
         self.page_tables.with(PageTables::lift);
     }
 
