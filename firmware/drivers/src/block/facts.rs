@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cd_is_read_only_and_can_be_taken_out() {
+        // As libxl and QEMU describe it, and as a backend that knows nothing of CDs does.
+        for info in ["5", "0"] {
+            let values = [("sectors", "2048"), ("sector-size", "2048"), ("info", info), ("mode", "r")];
+            let value = |key: &str| Some(values.iter().find(|(name, _)| *name == key)?.1.as_bytes().to_vec());
+            let facts = Facts::parse(&KEYS.map(value), "cdrom").unwrap();
+            let geometry = facts.geometry;
+            assert!(facts.cdrom && geometry.read_only && geometry.removable);
+            assert_eq!((geometry.block_size, geometry.blocks), (2048, 512));
+        }
+    }
+
+    #[test]
     fn an_empty_drive_is_told_apart_from_a_broken_disk() {
         assert_eq!(parse(&[("info", "1"), ("sectors", "0")]), Err(Reason::NoMedium));
         assert!(["", "aio:", "qcow2:"].iter().all(|params| is_empty_medium(params.as_bytes())));

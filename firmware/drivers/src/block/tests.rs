@@ -114,17 +114,19 @@ fn answers_may_come_in_any_order_and_a_few_at_a_time() {
 }
 
 #[test]
-fn blocks_of_4096_bytes_are_addressed_in_sectors_of_512() {
-    for path in BOTH {
+fn blocks_of_any_size_are_addressed_in_sectors_of_512() {
+    for (path, block) in BOTH.into_iter().flat_map(|path| [(path, 4096), (path, 2048)]) {
         let options = Options { path: Some(path), ..Options::default() };
-        let (_, backend, _, mut disk) = connect_with(options, |backend| backend.offer("sector-size", "4096"));
-        assert_eq!((disk.geometry().block_size, disk.geometry().blocks), (4096, 1024));
+        let (_, backend, _, mut disk) =
+            connect_with(options, |backend| backend.offer("sector-size", &block.to_string()));
+        let geometry = disk.geometry();
+        assert_eq!((geometry.block_size as usize, geometry.blocks as usize), (block, (4 << 20) / block));
         for misaligned in [0, 512] {
-            let into = memory(3 * 4096, misaligned);
+            let into = memory(3 * block, misaligned);
             disk.read(5, into).unwrap();
-            assert!(*into == backend.disk.borrow()[5 * 4096..8 * 4096]);
+            assert!(*into == backend.disk.borrow()[5 * block..8 * block]);
         }
-        assert!(backend.seen.borrow().iter().all(|seen| seen.sector % 8 == 0));
+        assert!(backend.seen.borrow().iter().all(|seen| seen.sector as usize % (block / 512) == 0));
         assert_eq!(disk.read(0, memory(512, 0)), Err(BlockError::InvalidParameter));
     }
 }
