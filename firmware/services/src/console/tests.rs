@@ -248,3 +248,91 @@ fn state_must_say_that_it_is_valid() {
     assert!(!can_set_state(KeyToggleState::CAPS_LOCK_ACTIVE));
     assert!(!can_set_state(KeyToggleState::from_bits_retain(0xFF)));
 }
+
+/// A device with keys only, and with toggles.
+#[derive(Clone, Default)]
+struct Keys(Arc<Mutex<KeysState>>);
+
+#[derive(Default)]
+struct KeysState {
+    waiting: VecDeque<KeyData>,
+    toggles: KeyToggleState,
+    left: bool,
+}
+
+impl TextDevice for Keys {
+    fn output(&mut self) -> Option<&mut dyn TextOutput> {
+        None
+    }
+
+    fn input(&mut self) -> Option<&mut dyn TextInput> {
+        Some(self)
+    }
+}
+
+impl TextInput for Keys {
+    fn poll(&mut self, _now: u64, limit: usize, keys: &mut dyn FnMut(KeyData)) {
+        let mut state = self.0.lock().unwrap();
+        let count = limit.min(state.waiting.len());
+        state.waiting.drain(..count).for_each(keys);
+    }
+
+    fn reset(&mut self) {
+        self.0.lock().unwrap().waiting.clear();
+    }
+
+    fn key_state(&self) -> KeyState {
+        KeyState {
+            key_shift_state: KeyShiftState::VALID | KeyShiftState::LEFT_ALT,
+            key_toggle_state: self.0.lock().unwrap().toggles,
+        }
+    }
+
+    fn set_state(&mut self, state: KeyToggleState) -> bool {
+        self.0.lock().unwrap().toggles = state;
+        true
+    }
+
+    fn leave(&mut self) {
+        self.0.lock().unwrap().left = true;
+    }
+}
+
+#[test]
+fn keys_alone_are_a_device_beside_terminals() {
+    let (mut consoles, wires) = terminals(1);
+    let keyboard = Keys::default();
+    let number = consoles.add(Box::new(keyboard.clone()));
+    consoles.write(Target::All, &units("shown"));
+    assert_eq!(wires[0].writes(), [b"shown"]);
+    assert_eq!(consoles.state(Target::One(number)), None);
+    let mut key = KeyData::default();
+    key.key.unicode_char = b'k'.into();
+    keyboard.0.lock().unwrap().waiting.push_back(key);
+    wires[0].type_keys(b"w");
+    assert_eq!(read_text(&mut consoles, Target::All), "wk");
+}
+
+#[test]
+fn toggles_are_set_where_there_are_any_and_shown_together() {
+    let (mut consoles, _) = terminals(1);
+    let keyboard = Keys::default();
+    consoles.add(Box::new(keyboard.clone()));
+    let caps = KeyToggleState::VALID | KeyToggleState::CAPS_LOCK_ACTIVE;
+    assert_eq!(consoles.set_key_state(Target::All, caps), Ok(()));
+    assert_eq!(keyboard.0.lock().unwrap().toggles, caps);
+    let state = consoles.key_state(Target::All);
+    assert_eq!(state.key_toggle_state, caps);
+    assert_eq!(state.key_shift_state, KeyShiftState::VALID | KeyShiftState::LEFT_ALT);
+    assert_eq!(consoles.key_state(Target::One(0)), NO_KEY_STATE);
+    assert_eq!(consoles.set_key_state(Target::One(0), KeyToggleState::empty()), Err(ConsoleError::Unsupported));
+}
+
+#[test]
+fn devices_with_keys_are_left_to_the_system_too() {
+    let (mut consoles, _) = terminals(1);
+    let keyboard = Keys::default();
+    consoles.add(Box::new(keyboard.clone()));
+    consoles.leave();
+    assert!(keyboard.0.lock().unwrap().left);
+}
