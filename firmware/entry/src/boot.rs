@@ -8,8 +8,8 @@ use bootmgr::policy::DeviceOrder;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
-use platform::Platform;
 use platform::performance::Moment;
+use platform::{GuestKind, Platform};
 use services::Handle;
 use services::abi;
 use services::device_path::DevicePath;
@@ -34,6 +34,7 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let domain = Domain { hypervisor: xen.xen, frames };
 
     let found = Found::find(domain, &start.platform);
+    timeline::mark("devices found");
     let toolstack = Toolstack::ask(found.machine(), &mut start.platform.options);
     timeline::mark("disks told");
 
@@ -106,9 +107,11 @@ fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
         console::wait_for_key();
         machine.reset(Reset::Restart)
     }
-    live::say(
-        "Nothing left to boot: shutting the guest down. (With 'ovmf.wait' in the guest's cmdline= it waits for a key.)",
-    );
+    let how = match platform.kind {
+        GuestKind::Pvh => "'ovmf.wait' in the guest's cmdline=",
+        GuestKind::Hvm => "smbios=[\"oem=ovmf.wait\"]",
+    };
+    live::say(&alloc::format!("Nothing left to boot: shutting the guest down. (With {how} it waits for a key.)"));
     machine.reset(Reset::PowerOff)
 }
 
