@@ -50,6 +50,7 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);
     services::api::measure_secure_boot_variables();
+    services::api::keep_fallback_from_resetting();
     timeline::mark("runtime driver");
 
     let diagnosis = must("file system drivers", fs::bindings::install(now));

@@ -24,7 +24,7 @@ use uefi_raw::table::boot::{EventType, Tpl};
 use uefi_raw::table::runtime::VariableVendor;
 use uefi_raw::{Event, Guid, Handle, guid};
 
-use super::runtime::variable;
+use super::runtime::{set_boot_variable, variable};
 use super::tcg2::{LogArea, Object, start};
 use crate::Result;
 use crate::api;
@@ -45,6 +45,8 @@ const SECURITY_DATABASE: Guid = guid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
 /// What decides about Secure Boot, in the order that the profile gives.
 const SECURE_BOOT: [(&str, Guid); 5] =
     [("SecureBoot", GLOBAL), ("PK", GLOBAL), ("KEK", GLOBAL), ("db", SECURITY_DATABASE), ("dbx", SECURITY_DATABASE)];
+/// SHIM_LOCK_GUID of shim.
+const SHIM_LOCK: Guid = guid!("605dab50-e046-4300-abb6-3dd810dd8b23");
 /// PCRs that the firmware measures into, and that get a separator.
 const FIRMWARE_PCRS: core::ops::Range<u32> = 0..8;
 
@@ -118,6 +120,19 @@ pub(crate) fn authority(core: &Core, name: &str, vendor: &Guid, data: &[u8]) {
     let Some(measurer) = core.measure.with(|slot| *slot) else { return };
     let head = event::variable_head(vendor, name, data.len());
     measurer.measure(name, |tcg2| tcg2.measure_event(7, Measured::EFI_VARIABLE_AUTHORITY, &[&head, data]));
+}
+
+/// Asks shim's fallback.efi not to reset the machine. Where there is a TPM, it makes boot entries and resets, so that the next
+/// start measures what an entry starts; but where variables end with the guest the next start makes the entries again, for ever.
+/// Nothing without a TPM.
+pub(crate) fn keep_fallback_from_resetting(core: &Core) {
+    if core.measure.with(|slot| slot.is_none()) || variable(core, "FB_NO_REBOOT", &SHIM_LOCK).is_some() {
+        return;
+    }
+    let status = set_boot_variable(core, "FB_NO_REBOOT", &SHIM_LOCK, &1u32.to_le_bytes());
+    if status.is_error() {
+        log::warn!("FB_NO_REBOOT cannot be set: {status}");
+    }
 }
 
 impl core::fmt::Debug for Measurer {

@@ -64,6 +64,20 @@ pub(super) fn variable(core: &Core, name: &str, vendor: &Guid) -> Option<Vec<u8>
     })
 }
 
+/// Sets a variable that boot programs see and that ends with the boot services.
+pub(super) fn set_boot_variable(core: &Core, name: &str, vendor: &Guid, data: &[u8]) -> Status {
+    let system = core.tables.with(|tables| tables.system());
+    if system.is_null() {
+        return Status::NOT_READY;
+    }
+    let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
+    let attributes = VariableAttributes::BOOTSERVICE_ACCESS;
+    // SAFETY: the tables are the firmware's own and never freed, the arguments are valid for the call.
+    unsafe {
+        ((*(*system).runtime_services).set_variable)(name.as_ptr(), vendor, attributes, data.len(), data.as_ptr())
+    }
+}
+
 unsafe extern "efiapi" fn get_time(time: *mut Time, capabilities: *mut TimeCapabilities) -> Status {
     if time.is_null() {
         return Status::INVALID_PARAMETER;

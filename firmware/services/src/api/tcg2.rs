@@ -34,3 +34,9 @@ pub fn measure_secure_boot_variables() {
 pub fn measure_authority(variable: &str, vendor: &Guid, signature_data: &[u8]) {
     measure::authority(&CORE, variable, vendor, signature_data);
 }
+
+/// Asks shim's fallback.efi not to reset the machine, where variables end with the guest: it would for ever. The runtime driver
+/// has to run.
+pub fn keep_fallback_from_resetting() {
+    measure::keep_fallback_from_resetting(&CORE);
+}

@@ -126,6 +126,35 @@ fn variables_that_are_missing_are_measured_as_empty_where_they_decide_about_secu
     assert_eq!(kinds(&events[7..8]), [(4, Measured::EFI_ACTION)]);
 }
 
+unsafe extern "efiapi" fn set_variable(
+    _: *const u16,
+    vendor: *const Guid,
+    attributes: VariableAttributes,
+    size: usize,
+    data: *const u8,
+) -> Status {
+    // SAFETY: there are as many bytes as said.
+    let said = unsafe { (vendor.read(), core::slice::from_raw_parts(data, size)) };
+    assert_eq!((said, attributes), ((SHIM_LOCK, &[1, 0, 0, 0][..]), VariableAttributes::BOOTSERVICE_ACCESS));
+    WAS_SET.set(true);
+    Status::SUCCESS
+}
+
+std::thread_local!(static WAS_SET: Cell<bool> = const { Cell::new(false) });
+
+#[test]
+fn shim_s_fallback_is_asked_not_to_reset_where_there_is_a_tpm() {
+    let world = World::new();
+    let system = world.core.tables.with(|tables| tables.system());
+    // SAFETY: the core's own tables.
+    unsafe { (*(*system).runtime_services).set_variable = set_variable };
+    keep_fallback_from_resetting(world.core);
+    assert!(WAS_SET.replace(false));
+    world.core.measure.with(|slot| *slot = None);
+    keep_fallback_from_resetting(world.core);
+    assert!(!WAS_SET.get());
+}
+
 #[test]
 fn separators_come_once_before_the_first_boot_option() {
     let world = World::new();
