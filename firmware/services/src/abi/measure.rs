@@ -167,8 +167,8 @@ impl Measurer {
     fn measure(&self, what: &str, measure: impl FnOnce(&mut Tcg2) -> core::result::Result<(), MeasureError>) {
         match self.object.tcg2.with(measure) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => log::error!("{what} is not measured: {error:?}"),
-            Err(error) => log::error!("{what} is not measured: {error}"),
+            Ok(Err(error)) => log::error!("TPM: {what}: {error}"),
+            Err(error) => log::error!("TPM: {what}: {error}"),
         }
     }
 

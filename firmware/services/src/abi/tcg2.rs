@@ -75,7 +75,7 @@ pub(super) fn start(core: &Core, transport: Box<dyn Transport>) -> Result<(&'sta
     let tcg2 = match Tcg2::start(transport, log, final_events) {
         Ok(tcg2) => tcg2,
         Err(error) => {
-            log::error!("TPM: {error:?}");
+            log::error!("TPM: {error}");
             free_pages_in(core, address, pages as u64)?;
             return Err(error.into());
         }

@@ -12,6 +12,7 @@
 //! [`crate::abi::tcg2`] and [`crate::abi::measure`].
 
 use alloc::boxed::Box;
+use core::fmt;
 use core::time::Duration;
 
 use uefi_raw::Status;
@@ -49,6 +50,18 @@ pub enum MeasureError {
     CommandLength,
     /// There is too little room for the response.
     ResponseLength,
+}
+
+impl fmt::Display for MeasureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchPcr => "no such PCR",
+            Self::Tpm(error) => return error.fmt(f),
+            Self::LogFull => "the event log is full",
+            Self::CommandLength => "a command of a wrong length",
+            Self::ResponseLength => "too little room for the response",
+        })
+    }
 }
 
 impl From<TpmError> for MeasureError {
