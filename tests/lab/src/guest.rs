@@ -187,7 +187,8 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// The port is not there.
     pub fn send_serial(&self, text: &str) -> Result<()> {
-        let script = format!("printf '{}' | perl /lab/tools/lab-socket {}\n", octal(text), serial_socket(&self.config.name));
+        let script =
+            format!("printf '{}' | perl /lab/tools/lab-socket {}\n", octal(text), serial_socket(&self.config.name));
         self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop).context("cannot type on the guest's serial port")
     }
 
@@ -198,7 +199,10 @@ impl<'a> Guest<'a> {
     pub fn qmp(&self, commands: &[String]) -> Result<()> {
         let words: String = commands.iter().map(|command| format!(" '{command}'")).collect();
         // libxl keeps its own QMP socket; the one it makes for libxenstat is free.
-        let script = format!("perl /lab/tools/lab-qmp /run/xen/qmp-libxenstat-$(xl domid {name}){words}\n", name = self.config.name);
+        let script = format!(
+            "perl /lab/tools/lab-qmp /run/xen/qmp-libxenstat-$(xl domid {name}){words}\n",
+            name = self.config.name
+        );
         self.dom0.run_well(&script, SHORT_TIMEOUT).map(drop)
     }
 

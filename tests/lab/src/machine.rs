@@ -108,12 +108,15 @@ impl Machine {
             start_tpm(&folder)?;
             qemu.args(["-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm"]);
             qemu.args(["-device", "tpm-crb,tpmdev=tpm"]);
+            // The SeaBIOS that measures nothing, so that the TPM's PCRs are as after a reset when the first guest gets them.
+            qemu.args(["-bios", "bios.bin"]);
         }
         let log = File::create(folder.join("qemu.log"))?;
         // QEMU never reads its input; holding the lock's file there keeps the lock for as long as the machine lives.
         qemu.current_dir(&folder).stdin(Stdio::from(lock)).stdout(log.try_clone()?).stderr(log);
         let child = qemu.spawn().with_context(|| format!("cannot start {QEMU}"))?;
-        let state = State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, has_tpm: wanted.has_tpm, accelerator };
+        let state =
+            State { pid: child.id(), stays_up: wanted.stays_up, guest_memory, has_tpm: wanted.has_tpm, accelerator };
         command::write(&folder.join("state.json"), serde_json::to_vec(&state)?)?;
         let mut machine = Self { folder, state, child: Some(child) };
         machine.await_dom0()?;
