@@ -108,6 +108,8 @@ impl Machine {
             start_tpm(&folder)?;
             qemu.args(["-chardev", "socket,id=tpm,path=tpm.sock", "-tpmdev", "emulator,id=tpm,chardev=tpm"]);
             qemu.args(["-device", "tpm-crb,tpmdev=tpm"]);
+            // The SeaBIOS that measures nothing, so that the TPM's PCRs are as after a reset when the first guest gets them.
+            qemu.args(["-bios", "bios.bin"]);
         }
         let log = File::create(folder.join("qemu.log"))?;
         // QEMU never reads its input; holding the lock's file there keeps the lock for as long as the machine lives.

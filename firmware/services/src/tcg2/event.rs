@@ -36,10 +36,10 @@ pub fn image_load_head(base: u64, size: u64, linked_for: u64, path_length: usize
     words([base, size, linked_for, path_length as u64])
 }
 
-/// UEFI_PLATFORM_FIRMWARE_BLOB2.
+/// UEFI_PLATFORM_FIRMWARE_BLOB2. The description ends with a null, as tools expect.
 pub fn firmware_blob(description: &str, base: u64, length: u64) -> Vec<u8> {
-    let description = &description.as_bytes()[..description.len().min(u8::MAX.into())];
-    let mut blob = alloc::vec![description.len() as u8];
+    let description = description.as_bytes().iter().copied().take(u8::MAX as usize - 1).chain([0]);
+    let mut blob = alloc::vec![description.clone().count() as u8];
     blob.extend(description);
     blob.extend(words::<16>([base, length]));
     blob
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_firmware_blob_has_its_description_place_and_length() {
         let blob = firmware_blob("CODE", 0x1000, 2);
-        assert_eq!(blob, b"\x04CODE\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0");
+        assert_eq!(blob, b"\x05CODE\0\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0");
     }
 
     fn header(count: u32, size: u32) -> Vec<u8> {
