@@ -47,6 +47,8 @@ pub trait Host {
     fn device_order(&self) -> DeviceOrder {
         DeviceOrder::default()
     }
+    /// Starts drivers that network devices bring along.
+    fn start_network_drivers(&self) {}
     /// A program is about to be loaded.
     fn loading(&self);
     /// A program is about to be started.
@@ -160,6 +162,7 @@ impl Firmware for Live<'_> {
     }
 
     fn networks(&mut self) -> Vec<Network> {
+        self.host.start_network_drivers();
         let is_network = |path: &DevicePathBuf| path.as_path().nodes().any(|node| matches!(node, Node::Mac { .. }));
         let devices = with_paths(&LoadFileProtocol::GUID).into_iter().filter(|(_, path)| is_network(path));
         devices.map(|(handle, path)| Network { name: path.as_path().to_text(), handle }).collect()

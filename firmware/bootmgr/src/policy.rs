@@ -115,7 +115,7 @@ pub trait Firmware {
     fn start(&mut self, program: Handle) -> Status;
     /// Loads what a network device chooses.
     fn load_network(&mut self, network: &Network) -> Loaded;
-    /// Network devices.
+    /// Network devices; their drivers are started now if they were not.
     fn networks(&mut self) -> Vec<Network>;
     /// Disks in a stable order.
     fn disks(&mut self) -> Vec<Disk>;
@@ -178,13 +178,15 @@ fn try_entry(firmware: &mut dyn Firmware, number: u16, chosen: bool) {
 fn try_devices(firmware: &mut dyn Firmware, order: &DeviceOrder) {
     let failures = firmware.failures();
     failures.iter().for_each(|failure| firmware.say(failure));
-    let (disks, networks) = (firmware.disks(), firmware.networks());
-    if disks.is_empty() && networks.is_empty() && failures.is_empty() {
+    let disks = firmware.disks();
+    if disks.is_empty() && failures.is_empty() {
         firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
     }
     for class in order.all() {
         disks.iter().filter(|disk| disk.class == class).for_each(|disk| try_disk(firmware, disk));
-        for network in networks.iter().filter(|_| class == Class::Network) {
+        // Asked for only when their turn comes: their drivers may have to be started first.
+        let networks = if class == Class::Network { firmware.networks() } else { Vec::new() };
+        for network in &networks {
             let loaded = firmware.load_network(network);
             run(firmware, &network.name, loaded);
         }

@@ -153,6 +153,10 @@ impl Host for BootHost {
         self.toolstack.device_order()
     }
 
+    fn start_network_drivers(&self) {
+        self.devices.start_network_drivers();
+    }
+
     fn loading(&self) {
         timeline::mark("loading");
         self.note(Moment::LoadStart);

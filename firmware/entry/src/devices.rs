@@ -9,7 +9,7 @@ use drivers::ata::{self, Controllers, disk_index};
 use drivers::bus::{StartError, XenBus};
 use drivers::domain::{Domain, EmulatedMachine};
 use drivers::graphics::{self, Displays};
-use drivers::pci::{self, Bar};
+use drivers::pci::{self, Bar, class};
 use drivers::usb;
 use platform::{GuestKind, Platform};
 use services::api::{self, ShownLogo};
@@ -120,6 +120,14 @@ impl Devices {
             }
         }
         api::connect_all();
+    }
+
+    /// Starts the drivers in the option ROMs of network cards.
+    pub fn start_network_drivers(&self) {
+        if let Some(pci) = &self.pci {
+            let started = pci.load_option_roms(|function| function.class.base == class::NETWORK);
+            log::info!("{started} drivers from option ROMs of network cards");
+        }
     }
 
     /// What could not be used, in words.
