@@ -8,7 +8,7 @@ use core::cell::Cell;
 use hw::device::{Ports, Window};
 use services::pci::{Address, Bar, PciDevice, PciSpaces};
 
-use super::{Configuration, command, register};
+use super::{Configuration, class, command, register};
 use crate::domain::EmulatedMachine;
 
 const MULTI_FUNCTION: u8 = 0x80;
@@ -18,6 +18,8 @@ const BRIDGE: u8 = 1;
 const BARS: [u8; 2] = [6, 2];
 /// The device that offers Xen's paravirtual devices to a guest, and the identity that XCP-ng gives it.
 const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
+/// Most memory that a display is taken to have.
+const DISPLAY_MEMORY_MAX: u64 = 256 << 20;
 /// Longest list of capabilities: 192 bytes of 4.
 const CAPABILITIES_MAX: usize = 48;
 
@@ -211,22 +213,37 @@ impl Function {
     }
 
     /// Finds the sizes of the BARs: all ones written to one stay where the size leaves room (PCI 3.0 §6.2.5.1). The function
-    /// answers nowhere meanwhile.
+    /// answers nowhere meanwhile, but for a display.
     fn measure(&self) -> [Option<Bar>; 6] {
         let mut bars = [None; 6];
         let Some(&count) = BARS.get(usize::from(self.layout)) else { return bars };
         let switches = self.read_u16(register::COMMAND);
         // Not through `write_u16`: a bus master that hvmloader left on was not started by anybody here.
         let write = |value| self.configuration().write_u16(self.address, register::COMMAND, value);
-        write(switches & !(command::IO | command::MEMORY));
+        if !self.is_display() {
+            write(switches & !(command::IO | command::MEMORY));
+        }
         let mut index = 0;
         while index < count {
             let (bar, registers) = self.measure_bar(index, count);
             bars[usize::from(index)] = bar;
             index += registers;
         }
-        write(switches);
+        if !self.is_display() {
+            write(switches);
+        }
         bars
+    }
+
+    const fn is_display(&self) -> bool {
+        self.class.base == class::DISPLAY
+    }
+
+    /// Whether a BAR with this value is a display's memory. The device model moves that out of the guest and back, page by page,
+    /// when it ceases to answer where it is for the shortest time: with 16 MiB of it, this takes thousands of hypercalls. So it is
+    /// left alone, and [`limit_display_memory`] says how large it can be.
+    const fn is_display_memory(&self, low: u32) -> bool {
+        self.is_display() && low & 0b1001 == 0b1000
     }
 
     /// The BAR at `index`, and how many registers it takes.
@@ -236,6 +253,9 @@ impl Function {
         // Nothing there, or nothing assigned; most are so, and probing costs.
         if low == 0 {
             return (None, 1);
+        }
+        if self.is_display_memory(low) {
+            return self.assume_display_memory(index, count, low);
         }
         let mask = self.probe_u32(at, low, u32::MAX);
         if low & 1 != 0 {
@@ -251,6 +271,39 @@ impl Function {
         let high = self.read_u32(at + 4);
         let high_mask = self.probe_u32(at + 4, high, u32::MAX);
         (memory(low, high, mask, high_mask), 2)
+    }
+
+    /// The BAR at `index`, which is as large as its address allows.
+    fn assume_display_memory(&self, index: u8, count: u8, low: u32) -> (Option<Bar>, u8) {
+        let wide = low & 0b110 == 0b100;
+        if wide && index + 1 >= count {
+            return (None, 1);
+        }
+        let high = if wide { self.read_u32(register::BAR + u16::from(index) * 4 + 4) } else { 0 };
+        let address = u64::from(high) << 32 | u64::from(low & !0xF);
+        let size = (1 << address.trailing_zeros().min(63)).min(DISPLAY_MEMORY_MAX);
+        let bar = Bar::Memory { address, size, prefetchable: true, wide };
+        ((address != 0).then_some(bar), if wide { 2 } else { 1 })
+    }
+}
+
+/// Makes the memory of displays end where the next BAR begins.
+fn limit_display_memory(functions: &mut [Function]) {
+    let bars = functions.iter().flat_map(|function| function.bars.into_iter().flatten());
+    let starts: Vec<u64> = bars
+        .filter_map(|bar| match bar {
+            Bar::Memory { address, .. } => Some(address),
+            Bar::Ports { .. } => None,
+        })
+        .collect();
+    for function in functions.iter_mut().filter(|function| function.is_display()) {
+        for bar in function.bars.iter_mut().flatten() {
+            if let Bar::Memory { address, size, prefetchable: true, .. } = bar {
+                let room = starts.iter().filter(|start| **start > *address).map(|start| start - *address).min();
+                let room = room.unwrap_or(u64::MAX).max(1);
+                *size = (*size).min(1 << room.ilog2());
+            }
+        }
     }
 }
 
@@ -337,6 +390,7 @@ pub fn scan(machine: EmulatedMachine) -> Vec<Function> {
         }
     }
     functions.sort_by_key(Function::address);
+    limit_display_memory(&mut functions);
     functions
 }
 

@@ -67,6 +67,37 @@ fn bars_are_sized_and_left_as_they_were() {
     assert_eq!(functions.borrow()[&at(0, 3, 0)].space, before);
 }
 
+/// Its first BAR would claim 16 bytes if it were asked.
+#[test]
+fn the_memory_of_a_display_reaches_to_the_next_bar_at_most_and_is_not_probed() {
+    let display = |value| {
+        let display = FakeFunction::new(0x1234, 0x1111, [3, 0, 0]);
+        display.bar(0, value, 0x10).bar(2, 0xF301_0000, 0x1000)
+    };
+    let memory = |functions: &[Function]| functions[0].bar(0);
+    let size = |size| Some(Bar::Memory { address: 0xF000_0000, size, prefetchable: true, wide: false });
+    for (value, next, expected) in [
+        (0xF000_0008, 0xF200_0000, size(32 << 20)),
+        (0xF000_0008, 0xF080_0000, size(8 << 20)),
+        (0xF000_0008, 0xF000_0000, size(32 << 20)),
+        // Not prefetchable: registers, which are probed.
+        (
+            0xF000_0000,
+            0xF200_0000,
+            Some(Bar::Memory { address: 0xF000_0000, size: 0x10, prefetchable: false, wide: false }),
+        ),
+        (0x0000_0008, 0xF200_0000, None),
+    ] {
+        let (machine, functions, _) =
+            machine([(at(0, 2, 0), display(value)), (at(0, 3, 0), network().bar(0, next, 0x1000))]);
+        let before = functions.borrow()[&at(0, 2, 0)].space;
+        let found = scan(machine);
+        assert_eq!(memory(&found), expected, "{value:#x} {next:#x}");
+        assert!(found[0].bar(2).is_some());
+        assert_eq!(functions.borrow()[&at(0, 2, 0)].space, before);
+    }
+}
+
 #[test]
 fn a_port_bar_that_decodes_16_bits_has_its_size() {
     let function = only(network().with(0x10, 0xC101, 0x0000_FF00));
