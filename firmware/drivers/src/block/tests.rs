@@ -126,7 +126,7 @@ fn blocks_of_any_size_are_addressed_in_sectors_of_512() {
             disk.read(5, into).unwrap();
             assert!(*into == backend.disk.borrow()[5 * block..8 * block]);
         }
-        assert!(backend.seen.borrow().iter().all(|seen| seen.sector as usize % (block / 512) == 0));
+        assert!(backend.seen.borrow().iter().all(|seen| (seen.sector as usize).is_multiple_of(block / 512)));
         assert_eq!(disk.read(0, memory(512, 0)), Err(BlockError::InvalidParameter));
     }
 }
