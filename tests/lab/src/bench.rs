@@ -1,8 +1,9 @@
 //! The benchmark: guests that measure themselves, all of one run in one dom0, and what their figures say.
 //!
-//! Each start is three guests: [the test program](../../guest/src/bin/bench.rs) loaded by the firmware, Debian's kernel
-//! started by libxl without firmware, and the same kernel through firmware and systemd-boot. The disks of all hold the
-//! same files but for `BOOTX64.EFI`. Guests print lines `BENCH name value unit`; what only the outside can see (create to
+//! Each start is three PVH guests: [the test program](../../guest/src/bin/bench.rs) loaded by the firmware, Debian's kernel
+//! started by libxl without firmware, and the same kernel through firmware and systemd-boot; and five HVM guests: program and
+//! systemd-boot again, systemd-boot from the emulated disk, GRUB, and GRUB through SeaBIOS. The disks of all hold the same
+//! files but for the boot loaders'. Guests print lines `BENCH name value unit`; what only the outside can see (create to
 //! power-off) is timed here. [`figures`] turns it all into a table, ratios and targets.
 
 pub mod figures;
@@ -16,7 +17,7 @@ use anyhow::{Result, bail};
 use regex::bytes::Regex;
 
 use crate::command;
-use crate::disk::Disk;
+use crate::disk::{Disk, Table};
 use crate::dom0::Dom0;
 use crate::file::{Content, Made};
 use crate::guest::{Config, DiskFile, Guest, Kind, Shutdown, send_disk};
@@ -30,8 +31,10 @@ const GUEST_INIT: &str = include_str!("../guest/bench-init");
 const DATA_SIZE: usize = 64 << 20;
 /// Size of the disks, MiB: the file, kernel, initial RAM disk and room.
 const DISK_SIZE: u64 = 160;
+/// What GRUB does, for BIOS and UEFI alike.
+const GRUB_CONFIGURATION: &str = "linux /linux console=hvc0\ninitrd /initrd\nboot\n";
 const POLL: Duration = Duration::from_millis(10);
-const GUEST_TIMEOUT: Duration = Duration::from_secs(180);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(240);
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a start is tried again when a guest of it failed.
 const RETRIES: u32 = 1;
@@ -49,6 +52,8 @@ pub struct Plan {
     pub starts: u32,
     /// Whether Linux is started too; without it there are no yardsticks.
     pub yardsticks: bool,
+    /// Whether HVM guests are measured.
+    pub hvm: bool,
     /// Memory of the guests, MiB.
     pub memory: u64,
     /// `cmdline=` of the firmware.
@@ -69,7 +74,7 @@ pub fn run(lab: &Lab, dom0: &Dom0, plan: &Plan) -> Result<Samples> {
     for start in 1..=plan.starts {
         for kind in bench.kinds() {
             eprintln!("bench: start {start} of {}: {}", plan.starts, kind.title());
-            samples.add(bench.measure(*kind, start)?);
+            samples.add(bench.measure(kind, start)?);
         }
     }
     dom0.run(&format!("rm -rf {FOLDER}\n"), SEND_TIMEOUT)?;
@@ -82,7 +87,24 @@ enum Subject {
     Program,
     Direct,
     Loader,
+    HvmProgram,
+    HvmLoader,
+    HvmEmulated,
+    HvmGrub,
+    SeaBios,
 }
+
+/// All guests of a start, in this order.
+const SUBJECTS: [Subject; 8] = [
+    Subject::Program,
+    Subject::Direct,
+    Subject::Loader,
+    Subject::HvmProgram,
+    Subject::HvmLoader,
+    Subject::HvmEmulated,
+    Subject::HvmGrub,
+    Subject::SeaBios,
+];
 
 impl Subject {
     fn title(self) -> &'static str {
@@ -90,6 +112,11 @@ impl Subject {
             Self::Program => "test program through the firmware",
             Self::Direct => "Linux without firmware",
             Self::Loader => "Linux through firmware and systemd-boot",
+            Self::HvmProgram => "HVM, test program through the firmware",
+            Self::HvmLoader => "HVM, Linux through firmware and systemd-boot",
+            Self::HvmEmulated => "HVM, the same from the emulated disk",
+            Self::HvmGrub => "HVM, Linux through firmware and GRUB",
+            Self::SeaBios => "HVM, Linux through SeaBIOS and GRUB",
         }
     }
 
@@ -99,15 +126,32 @@ impl Subject {
             Self::Program => "program",
             Self::Direct => "direct",
             Self::Loader => "loader",
+            Self::HvmProgram => "hvm-program",
+            Self::HvmLoader => "hvm-loader",
+            Self::HvmEmulated => "hvm-emulated",
+            Self::HvmGrub => "hvm-grub",
+            Self::SeaBios => "seabios-grub",
         }
     }
 
     /// The file of its disk in [`FOLDER`].
     fn disk(self) -> &'static str {
         match self {
-            Self::Program | Self::Direct => "program.img",
-            Self::Loader => "loader.img",
+            Self::Program | Self::Direct | Self::HvmProgram => "program.img",
+            Self::Loader | Self::HvmLoader | Self::HvmEmulated => "loader.img",
+            Self::HvmGrub | Self::SeaBios => "grub.img",
         }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Program | Self::Direct | Self::Loader => Kind::Pvh,
+            _ => Kind::Hvm,
+        }
+    }
+
+    fn is_linux(self) -> bool {
+        !matches!(self, Self::Program | Self::HvmProgram)
     }
 }
 
@@ -118,8 +162,11 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn kinds(&self) -> &'static [Subject] {
-        if self.plan.yardsticks { &[Subject::Program, Subject::Direct, Subject::Loader] } else { &[Subject::Program] }
+    fn kinds(&self) -> impl Iterator<Item = Subject> {
+        let Plan { yardsticks, hvm, .. } = *self.plan;
+        SUBJECTS
+            .into_iter()
+            .filter(move |subject| (yardsticks || !subject.is_linux()) && (hvm || subject.kind() == Kind::Pvh))
     }
 
     /// Makes firmware, kernel, initial RAM disk and disks in dom0, once for all guests.
@@ -137,8 +184,8 @@ impl Bench<'_> {
         let data = sources.scratch.join("bench.dat");
         command::write(&data, noise(DATA_SIZE))?;
         let initrd_file = share.join("initrd");
-        for (number, subject) in [(0, Subject::Program), (1, Subject::Loader)] {
-            if subject == Subject::Loader && !self.plan.yardsticks {
+        for (number, subject) in [Subject::Program, Subject::Loader, Subject::HvmGrub].into_iter().enumerate() {
+            if !self.kinds().any(|kind| kind.disk() == subject.disk()) {
                 continue;
             }
             let path = sources.scratch.join("bench.img");
@@ -158,8 +205,9 @@ impl Bench<'_> {
         let host = |path: &Path| Content::Source(format!("host:{}", path.display()));
         let text = |text: &str| Content::Made(Made::Text(text.to_owned()));
         let boot = match subject {
+            Subject::HvmGrub => Content::Source("program:grub".to_owned()),
             Subject::Loader => Content::Source("program:systemd-boot".to_owned()),
-            Subject::Program | Subject::Direct => host(&self.plan.program),
+            _ => host(&self.plan.program),
         };
         let entry = "title Linux\nlinux /linux\ninitrd /initrd\noptions console=ttyS0 console=hvc0\n";
         let files = BTreeMap::from([
@@ -167,10 +215,13 @@ impl Bench<'_> {
             ("BENCH.DAT".to_owned(), host(data)),
             ("loader/loader.conf".to_owned(), text("timeout 0\ndefault linux.conf\n")),
             ("loader/entries/linux.conf".to_owned(), text(entry)),
+            ("EFI/debian/grub.cfg".to_owned(), text(GRUB_CONFIGURATION)),
             ("linux".to_owned(), Content::Source("linux".to_owned())),
             ("initrd".to_owned(), host(initrd)),
         ]);
-        Disk { size: DISK_SIZE, files, ..Disk::default() }
+        let is_grub = subject == Subject::HvmGrub;
+        let table = if is_grub { Table::Mbr } else { Table::Gpt };
+        Disk { size: DISK_SIZE, files, table, bios_grub: is_grub, ..Disk::default() }
     }
 
     /// Runs one guest to its end, again when it failed.
@@ -218,19 +269,29 @@ impl Bench<'_> {
 
     fn config(&self, subject: Subject, start: u32, retry: u32) -> Config {
         let direct = subject == Subject::Direct;
+        let is_hvm = subject.kind() == Kind::Hvm;
+        // The firmware takes its words from hvmloader's OEM strings where there is no kernel to have a command line.
+        let words = format!("smbios=[\"oem={}\"]", self.plan.command_line);
         Config {
             name: unique_name(&format!("bench-{}-{start}", subject.prefix()), retry),
-            kind: Kind::Pvh,
+            kind: subject.kind(),
             memory: self.plan.memory,
             vcpus: 1,
-            firmware: None,
-            kernel: Some(PathBuf::new()),
+            firmware: (is_hvm && subject != Subject::SeaBios).then(PathBuf::new),
+            kernel: (!is_hvm).then(PathBuf::new),
             ramdisk: direct.then(PathBuf::new),
-            command_line: Some(if direct { "console=hvc0".to_owned() } else { self.plan.command_line.clone() }),
+            command_line: match subject {
+                Subject::Direct => Some("console=hvc0".to_owned()),
+                _ => (!is_hvm).then(|| self.plan.command_line.clone()),
+            },
             restart: false,
             serial: false,
             tpm: false,
-            extra: Vec::new(),
+            extra: match subject {
+                Subject::HvmEmulated => vec![words, "xen_platform_pci=0".to_owned()],
+                _ if is_hvm => vec![words],
+                _ => Vec::new(),
+            },
             files: Vec::new(),
             disks: vec![DiskFile { path: PathBuf::new(), sector_size: 512, read_only: false, is_cdrom: false }],
         }
@@ -242,7 +303,7 @@ impl Bench<'_> {
         let kernel = if subject == Subject::Direct { "linux" } else { "firmware" };
         Ok(format!(
             "cp /lab/bench.cfg xl.cfg\nln -s {FOLDER}/{kernel} kernel\nln -s {FOLDER}/initrd ramdisk\n\
-             ln -s {FOLDER}/{} disk0.img\n",
+             ln -s {FOLDER}/firmware firmware\nln -s {FOLDER}/{} disk0.img\n",
             subject.disk()
         ))
     }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::command;
 use crate::file::{Content, Sources, decode};
+use crate::grub;
 
 const MIB: u64 = 1 << 20;
 /// The first partition starts here, as every partitioning tool of today does it.
@@ -55,6 +56,8 @@ pub struct Disk {
     pub files: BTreeMap<String, Content>,
     /// Damage done when all is written.
     pub damage: Vec<Damage>,
+    /// Whether GRUB for BIOS is in front of the partition of an MBR.
+    pub bios_grub: bool,
     /// Whether the guest gets it read-only.
     pub read_only: bool,
 }
@@ -70,6 +73,7 @@ impl Default for Disk {
             fat: 32,
             files: BTreeMap::new(),
             damage: Vec::new(),
+            bios_grub: false,
             read_only: false,
         }
     }
@@ -150,6 +154,12 @@ impl Disk {
         }
         if self.fat != 0 {
             self.write_file_system(path, &layout, sources)?;
+        }
+        if self.bios_grub {
+            if self.table != Table::Mbr {
+                bail!("GRUB for BIOS is for disks with an MBR");
+            }
+            grub::install(&file, layout.first * layout.sector, &sources.scratch)?;
         }
         for damage in &self.damage {
             damage.apply(&file, &layout)?;

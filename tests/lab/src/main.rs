@@ -92,6 +92,9 @@ struct Bench {
     /// How often everything is started.
     #[arg(long, default_value_t = 4)]
     starts: u32,
+    /// PVH guests only.
+    #[arg(long)]
+    pvh: bool,
     /// Starts no Linux: no yardsticks, a quarter of the time.
     #[arg(long)]
     quick: bool,
@@ -502,6 +505,7 @@ fn measure(arguments: &Bench) -> Result<bool> {
         program: arguments.program.clone(),
         starts: arguments.starts,
         yardsticks: !arguments.quick,
+        hvm: !arguments.pvh,
         memory: arguments.memory,
         command_line: arguments.cmdline.clone(),
         output: arguments.output.clone(),

@@ -101,7 +101,7 @@ enum Wanted {
 }
 
 /// The targets: text, quantity, limit.
-const TARGETS: [(&str, &str, Wanted, f64); 9] = [
+const TARGETS: [(&str, &str, Wanted, f64); 12] = [
     ("first instruction to BOOTX64.EFI, ticks", "program.start_to_boot_program", Wanted::AtMost, 0.5e9),
     ("64 MiB file, MB/s: 3 times OvmfXen", "program.file_rate", Wanted::AtLeast, 195.0),
     ("64 MiB file, in Linux's rates", "ratio.file_to_blkfront", Wanted::AtLeast, 0.7),
@@ -110,11 +110,14 @@ const TARGETS: [(&str, &str, Wanted, f64); 9] = [
     ("8 pages of LoaderData, ticks", "program.pages_pair_loader_data", Wanted::AtMost, 15_000.0),
     ("8 pages of BootServicesData, ticks", "program.pages_pair_boot_services_data", Wanted::AtMost, 15_000.0),
     ("memory kept from the OS, bytes", "program.memory_kept", Wanted::AtMost, 700_000.0),
+    ("HVM, create to userspace, PV disk, s", "hvm-loader.create_to_userspace", Wanted::AtMost, 30.0),
+    ("HVM, create to userspace, emulated disk, s", "hvm-emulated.create_to_userspace", Wanted::AtMost, 90.0),
+    ("HVM, scroll of 1280 x 800, ms", "hvm-program.screen_scroll_time", Wanted::AtMost, 40.0),
     ("firmware build from clean, s", "build.clean", Wanted::AtMost, 90.0),
 ];
 
 /// Ratios: text, numerator, denominator.
-const RATIOS: [(&str, &str, &str); 5] = [
+const RATIOS: [(&str, &str, &str); 8] = [
     ("file read through the firmware / Linux's blkfront", "program.file_rate", "direct.blkfront_rate"),
     ("block read through the firmware / Linux's blkfront", "program.block_rate", "direct.blkfront_rate"),
     ("Linux's blkfront after the firmware / without it", "loader.blkfront_rate", "direct.blkfront_rate"),
@@ -123,6 +126,21 @@ const RATIOS: [(&str, &str, &str); 5] = [
         "create to userspace: firmware and systemd-boot / none",
         "loader.create_to_userspace",
         "direct.create_to_userspace",
+    ),
+    (
+        "create to userspace: HVM / PVH, firmware and systemd-boot",
+        "hvm-loader.create_to_userspace",
+        "loader.create_to_userspace",
+    ),
+    (
+        "create to userspace: HVM, firmware / SeaBIOS, GRUB",
+        "hvm-grub.create_to_userspace",
+        "seabios-grub.create_to_userspace",
+    ),
+    (
+        "create to userspace: HVM, emulated disk / PV disk",
+        "hvm-emulated.create_to_userspace",
+        "hvm-loader.create_to_userspace",
     ),
 ];
 
@@ -196,6 +214,11 @@ impl Samples {
         let per_second = |ticks: f64, frequency: f64, bytes: f64| bytes / MEGABYTE / (ticks / frequency);
         for ((ticks, hz), size) in get("program.file_read").into_iter().zip(&frequency).zip(get("program.file_size")) {
             all.put("program.file_rate", "MB/s", per_second(ticks, *hz, size));
+        }
+        for name in ["screen_fill", "screen_clear", "screen_scroll"] {
+            for (ticks, hz) in get(&format!("hvm-program.{name}")).into_iter().zip(get("hvm-program.tsc_frequency")) {
+                all.put(&format!("hvm-program.{name}_time"), "ms", ticks / hz * 1e3);
+            }
         }
         for (ticks, hz) in get("program.block_16mib").into_iter().zip(&frequency) {
             all.put("program.block_rate", "MB/s", per_second(ticks, *hz, BLOCK_READ));
@@ -316,6 +339,13 @@ mod tests {
     #[test]
     fn a_rate_comes_from_size_ticks_and_frequency() {
         assert_eq!(value(&samples(), "program.file_rate"), 2.0);
+    }
+
+    #[test]
+    fn times_of_the_screen_are_in_milliseconds() {
+        let mut samples = Samples::default();
+        samples.read("hvm-program", "BENCH tsc_frequency 2000 hz\nBENCH screen_scroll 4 ticks\n");
+        assert_eq!(value(&samples, "hvm-program.screen_scroll_time"), 2.0);
     }
 
     #[test]
