@@ -172,7 +172,7 @@ impl Port {
     }
 
     fn wait(&self, nanoseconds: u64, done: impl Fn(&Self) -> bool) -> bool {
-        super::wait(&self.machine, nanoseconds, 0, || done(self).then_some(())).is_some()
+        super::wait(&self.machine, nanoseconds, || done(self).then_some(())).is_some()
     }
 
     /// Whether there is a device and the connection to it is up.

@@ -68,8 +68,6 @@ const PROBE: u64 = SECOND;
 const RESET: u64 = 5 * SECOND;
 /// How long the bus master may take to write out the last bytes.
 const DRAIN: u64 = 100 * MILLISECOND;
-/// A transfer is looked at for the first time after this long at the latest.
-const FIRST_LOOK_MAX: u64 = SECOND;
 /// Bytes of an entry in the table of memory.
 const ENTRY: usize = 8;
 /// Last entry of the table.
@@ -101,8 +99,6 @@ pub struct Channel {
     table_set: bool,
     /// The device that listens.
     selected: Option<u8>,
-    /// How long transfers take lately, in nanoseconds per KiB; 0 before the first.
-    pace: u64,
     /// Whether it is not used any more.
     gone: bool,
 }
@@ -120,7 +116,6 @@ impl Channel {
             table: table.filter(reachable),
             table_set: false,
             selected: None,
-            pace: 0,
             gone: false,
         };
         machine.ports.write_u8(registers.control, control::NO_INTERRUPT);
@@ -172,19 +167,12 @@ impl Channel {
 
     /// Waits until the device is not busy; returns its status.
     fn wait_idle(&self, what: &'static str, patience: u64) -> Result<u8, Error> {
-        self.wait_status(what, patience, 0, |status| status & status::BUSY == 0)
+        self.wait_status(what, patience, |status| status & status::BUSY == 0)
     }
 
-    /// Looks at the status until it is as `done` wants it, for the first time after `first` nanoseconds.
-    fn wait_status(
-        &self,
-        what: &'static str,
-        patience: u64,
-        first: u64,
-        done: impl Fn(u8) -> bool,
-    ) -> Result<u8, Error> {
+    fn wait_status(&self, what: &'static str, patience: u64, done: impl Fn(u8) -> bool) -> Result<u8, Error> {
         let mut last = 0;
-        let found = wait(&self.machine, patience, first, || {
+        let found = wait(&self.machine, patience, || {
             last = self.status();
             // Nothing drives the bus: no device is that busy.
             (last == u8::MAX || done(last)).then_some(last)
@@ -286,18 +274,12 @@ impl Channel {
         let direction = if data.is_out() { 0 } else { bus_master::TO_MEMORY };
         ports.write_u8(base + bus_master::COMMAND, direction | bus_master::START);
         let done = |status: u8| status & (status::BUSY | status::DATA_REQUEST) == 0;
-        // The first look is when half of the time is over that this should take.
-        let expected = (self.pace * (data.len() as u64 >> 10) / 2).min(FIRST_LOOK_MAX);
-        let start = self.machine.domain.now();
-        let result = self.wait_status("the end of a transfer", patience, expected, done);
-        if result.is_ok() {
-            self.learn_pace(data.len(), self.machine.domain.now().saturating_sub(start));
-        }
+        let result = self.wait_status("the end of a transfer", patience, done);
         let mut master = ports.read_u8(base + bus_master::STATUS);
         if matches!(result, Ok(status) if status & (status::ERROR | status::FAULT) == 0)
             && master & bus_master::ACTIVE != 0
         {
-            let drained = wait(&self.machine, DRAIN, 0, || {
+            let drained = wait(&self.machine, DRAIN, || {
                 master = ports.read_u8(base + bus_master::STATUS);
                 (master & bus_master::ACTIVE == 0).then_some(())
             });
@@ -314,15 +296,6 @@ impl Channel {
         }
         self.memory.collect(data);
         Ok(())
-    }
-
-    /// Notes how long a transfer took. Small ones tell nothing.
-    fn learn_pace(&mut self, length: usize, nanoseconds: u64) {
-        const TELLING: usize = 64 << 10;
-        if length >= TELLING {
-            let now = nanoseconds / (length as u64 >> 10);
-            self.pace = if self.pace == 0 { now } else { (self.pace + now) / 2 };
-        }
     }
 
     fn clear_bus_master(&self, status: u8) {

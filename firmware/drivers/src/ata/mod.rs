@@ -42,15 +42,12 @@ use crate::domain::{EmulatedMachine, MILLISECOND};
 /// Shortest and longest pause between two looks at a device, in nanoseconds.
 const PAUSES: (u64, u64) = (20_000, 20 * MILLISECOND);
 /// The part of what has been waited so far that is waited until the next look.
-const PATIENCE_GROWTH: u64 = 8;
+const GROWTH: u64 = 8;
 
-/// Looks at `check` until it gives a value, for the first time after `first` nanoseconds; `None` when `nanoseconds` have passed.
-/// Between looks there are pauses that grow with the time that has passed. A look is worth that: it keeps the device model from
-/// the very work that is waited for, and costs more than it seems to, as the threads of the device model then change places on
-/// its CPU. 16 MiB took up to seven times as long with a look every half a millisecond.
-fn wait<T>(machine: &EmulatedMachine, nanoseconds: u64, first: u64, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+/// Looks at `check` until it gives a value; `None` when `nanoseconds` have passed. Between looks there are pauses that grow with
+/// the time that has passed: a look keeps the device model from the very work that is waited for.
+fn wait<T>(machine: &EmulatedMachine, nanoseconds: u64, mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let start = machine.domain.now();
-    rest(machine, first.min(nanoseconds));
     loop {
         if let Some(value) = check() {
             return Some(value);
@@ -60,7 +57,7 @@ fn wait<T>(machine: &EmulatedMachine, nanoseconds: u64, first: u64, mut check: i
             return None;
         }
         let (shortest, longest) = PAUSES;
-        rest(machine, (elapsed / PATIENCE_GROWTH).clamp(shortest, longest).min(nanoseconds - elapsed));
+        rest(machine, (elapsed / GROWTH).clamp(shortest, longest).min(nanoseconds - elapsed));
     }
 }
 

@@ -110,7 +110,7 @@ pub fn medium(machine: &EmulatedMachine, link: &mut dyn Link, device: u8) -> Res
     const ATTENTIONS: u32 = 8;
     let mut attentions = 0;
     let ready =
-        wait(machine, LOADING, 0, || match run(link, device, &packet(TEST_UNIT_READY, SHORT), Data::None, Way::Pio) {
+        wait(machine, LOADING, || match run(link, device, &packet(TEST_UNIT_READY, SHORT), Data::None, Way::Pio) {
             Err(Error::Sense(sense)) if sense.is_attention() && attentions < ATTENTIONS => {
                 attentions += 1;
                 None
