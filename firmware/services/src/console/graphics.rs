@@ -202,16 +202,18 @@ impl Painter {
     /// Draws all that differs from what is shown.
     fn paint(&mut self, display: &mut Display, grid: &mut Grid) {
         let (columns, rows) = grid.size();
+        let mut changed = grid.changed();
         let mode = display.mode();
         let left = mode.width.saturating_sub(columns * font::WIDTH) / 2;
         let top = mode.height.saturating_sub(rows * font::HEIGHT) / 2;
         if display.foreign() != self.seen && grid.has_scrolled() {
             self.shown.fill(None);
             self.seen = display.foreign();
+            changed = 0..rows;
         }
         let trust = display.foreign() == self.seen;
         let mut run = Vec::with_capacity(columns);
-        for row in 0..rows {
+        for row in changed {
             for (column, cell) in grid.row(row).enumerate() {
                 let shown = &mut self.shown[row * columns + column];
                 if *shown != Some(cell) && (shown.is_some() || trust || cell.cursor)

@@ -28,6 +28,8 @@ pub struct Grid {
     /// Which cells were written since [`Grid::settle`].
     fresh: Vec<bool>,
     scrolled: bool,
+    /// The first and the last row that may look otherwise than at the last [`Grid::settle`].
+    changed: (usize, usize),
     column: usize,
     row: usize,
     attribute: Attribute,
@@ -45,6 +47,7 @@ impl Grid {
             cells: Vec::new(),
             fresh: Vec::new(),
             scrolled: false,
+            changed: (0, 0),
             column: 0,
             row: 0,
             attribute: Attribute::DEFAULT,
@@ -92,10 +95,27 @@ impl Grid {
         self.scrolled
     }
 
+    /// The rows that may look otherwise than at the last [`Grid::settle`].
+    pub fn changed(&self) -> core::ops::Range<usize> {
+        self.changed.0..(self.changed.1 + 1).min(self.rows)
+    }
+
     /// Notes that all has been drawn.
     pub fn settle(&mut self) {
-        self.fresh.fill(false);
+        let (first, last) = (self.changed.0 * self.columns, self.changed().end * self.columns);
+        self.fresh[first..last].fill(false);
         self.scrolled = false;
+        // The cursor may leave the row that it is in.
+        self.changed = (self.row, self.row);
+    }
+
+    /// Notes that the cursor's row changes.
+    const fn touch(&mut self) {
+        if self.row < self.changed.0 {
+            self.changed.0 = self.row;
+        } else if self.row > self.changed.1 {
+            self.changed.1 = self.row;
+        }
     }
 
     /// Selects colours.
@@ -112,6 +132,7 @@ impl Grid {
     pub const fn set_cursor(&mut self, column: usize, row: usize) {
         if column < self.columns && row < self.rows {
             (self.column, self.row) = (column, row);
+            self.touch();
         }
     }
 
@@ -129,6 +150,7 @@ impl Grid {
         self.fresh.clear();
         self.fresh.resize(self.columns * self.rows, false);
         (self.column, self.row) = (0, 0);
+        self.changed = (0, self.rows.saturating_sub(1));
     }
 
     /// Writes text. Returns whether all of it could be shown; something else stands for what could not.
@@ -191,9 +213,11 @@ impl Grid {
     fn line_feed(&mut self) {
         if self.row + 1 < self.rows {
             self.row += 1;
+            self.touch();
             return;
         }
         self.scrolled = true;
+        self.changed = (0, self.row);
         self.cells.copy_within(self.columns.., 0);
         self.fresh.copy_within(self.columns.., 0);
         let last = self.cells.len() - self.columns;
@@ -300,6 +324,26 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_change_are_known_with_those_that_the_cursor_leaves() {
+        let mut grid = Grid::new(80, 25);
+        assert_eq!(grid.changed(), 0..25);
+        grid.settle();
+        grid.set_cursor(0, 5);
+        assert_eq!(grid.changed(), 0..6);
+        grid.settle();
+        grid.write(&units("a\n\nb"));
+        assert_eq!(grid.changed(), 5..8);
+        grid.settle();
+        grid.set_cursor(0, 2);
+        assert_eq!(grid.changed(), 2..8);
+        grid.settle();
+        grid.show_cursor(false);
+        assert_eq!(grid.changed(), 2..3);
+        grid.clear();
+        assert_eq!(grid.changed(), 0..25);
+    }
+
+    #[test]
     fn new_lines_have_the_background_of_the_moment() {
         let mut grid = Grid::new(80, 25);
         let blue = Attribute::new(0x17).unwrap();
@@ -309,6 +353,7 @@ mod tests {
         assert!(grid.row(24).all(|cell| cell.attribute == blue));
         assert!(grid.row(23).all(|cell| cell.attribute == Attribute::DEFAULT));
         assert!(grid.has_scrolled());
+        assert_eq!(grid.changed(), 0..25);
         grid.settle();
         assert!(!grid.has_scrolled() && !grid.is_fresh(0, 24));
     }
