@@ -2,7 +2,8 @@
 //!
 //! Registers with neighbouring addresses are written two at a time where their order does not matter or is the order of their
 //! addresses; a controller takes that as two writes of 8 bits. The end of a command is seen in the status register, which is all
-//! it takes to know that the device is content; the bus master is looked at once, afterwards.
+//! it takes to know that the device is content; the bus master is looked at once, afterwards. While memory is being filled, its
+//! end is watched instead of registers: a look at a register keeps the device model from the very work that is waited for.
 
 use hw::shared::{PAGE_SIZE, SharedPages};
 
@@ -68,6 +69,8 @@ const PROBE: u64 = SECOND;
 const RESET: u64 = 5 * SECOND;
 /// How long the bus master may take to write out the last bytes.
 const DRAIN: u64 = 100 * MILLISECOND;
+/// How long memory is watched at first before registers are looked at.
+const WATCH: u64 = 50 * MILLISECOND;
 /// Bytes of an entry in the table of memory.
 const ENTRY: usize = 8;
 /// Last entry of the table.
@@ -184,6 +187,22 @@ impl Channel {
         }
     }
 
+    /// Waits for the end of a transfer; returns the status then. Registers are looked at when the end of `data` has been filled, and
+    /// rarely before: a transfer may fail.
+    fn wait_transfer(&self, data: &Data<'_>, patience: u64) -> Result<u8, Error> {
+        let done = |status: u8| status & (status::BUSY | status::DATA_REQUEST) == 0;
+        let filled = || (!self.memory.is_marked(data)).then_some(());
+        let start = self.machine.domain.now();
+        let elapsed = || self.machine.domain.now().saturating_sub(start);
+        while self.machine.poll(elapsed().max(WATCH).min(patience), filled).is_none() && elapsed() < patience {
+            let status = self.status();
+            if done(status) {
+                return Ok(status);
+            }
+        }
+        self.wait_status("the end of a transfer", patience.saturating_sub(elapsed()), done)
+    }
+
     /// What a status at the end of a command means.
     fn outcome(&self, status: u8) -> Result<(), Error> {
         if status & (status::ERROR | status::FAULT) != 0 {
@@ -273,8 +292,7 @@ impl Channel {
         let base = self.registers.bus_master;
         let direction = if data.is_out() { 0 } else { bus_master::TO_MEMORY };
         ports.write_u8(base + bus_master::COMMAND, direction | bus_master::START);
-        let done = |status: u8| status & (status::BUSY | status::DATA_REQUEST) == 0;
-        let result = self.wait_status("the end of a transfer", patience, done);
+        let result = self.wait_transfer(data, patience);
         let mut master = ports.read_u8(base + bus_master::STATUS);
         if matches!(result, Ok(status) if status & (status::ERROR | status::FAULT) == 0)
             && master & bus_master::ACTIVE != 0

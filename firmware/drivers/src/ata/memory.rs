@@ -8,6 +8,9 @@ use super::command::{Data, Error};
 /// Pages of the buffer; fewer where memory is short.
 const BUFFER_PAGES: [usize; 3] = [64, 16, 1];
 
+/// What the end of memory holds until a device has filled it. A sector that ends like this is only noticed later.
+const MARK: [u8; 8] = *b"\xC5\x1A\x97\xE3\x0B\xD8\x6F\x54";
+
 /// What pieces of memory a controller's table of them can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -49,7 +52,7 @@ impl Memory {
     }
 
     /// Describes memory for all of `data`, which is no more than [`reach`](Self::reach) said: `put` gets the pieces in order. What
-    /// goes to the device is copied where it has to be. Returns the number of pieces.
+    /// goes to the device is copied where it has to be; the end of what comes from it is marked. Returns the number of pieces.
     pub fn describe(&mut self, data: &mut Data<'_>, mut put: impl FnMut(usize, Piece)) -> Result<usize, Error> {
         let mut count = 0;
         let mut emit = |piece| {
@@ -60,6 +63,11 @@ impl Memory {
         let length = data.len();
         self.copied = self.direct(data) != length;
         if !self.copied {
+            if let Data::In(into) = data
+                && let Some(end) = into.last_chunk_mut()
+            {
+                *end = MARK;
+            }
             pieces(data.address(), length, self.limits, |address| self.frames.frame_of(address).0, &mut emit);
         } else {
             let limits = self.limits;
@@ -67,8 +75,10 @@ impl Memory {
             if length > buffer.len() {
                 return Err(Error::NoMemory);
             }
-            if let Data::Out(from) = data {
-                buffer.copy_in(0, from);
+            match data {
+                Data::Out(from) => buffer.copy_in(0, from),
+                Data::In(into) if into.len() >= MARK.len() => buffer.copy_in(into.len() - MARK.len(), &MARK),
+                Data::In(_) | Data::None => {}
             }
             let first = buffer.gfn(0).0;
             let offset = core::ptr::without_provenance((first as usize) * PAGE_SIZE);
@@ -77,6 +87,20 @@ impl Memory {
         // All of it is in memory before the device is told.
         memory_barrier();
         Ok(count)
+    }
+
+    /// Whether the device has not yet filled `data`, so far as can be seen: the mark is there.
+    pub fn is_marked(&self, data: &Data<'_>) -> bool {
+        let Data::In(into) = data else { return false };
+        let mut end = MARK;
+        match &self.buffer {
+            Some(buffer) if self.copied => {
+                buffer.copy_out(into.len().min(buffer.len()).saturating_sub(MARK.len()), &mut end);
+            }
+            // The device writes there, which the compiler does not know.
+            _ => end = core::hint::black_box(&**into).last_chunk().copied().unwrap_or_default(),
+        }
+        end == MARK
     }
 
     /// Gives `data` what the device has written for it.

@@ -85,6 +85,18 @@ fn any_memory_of_the_caller_will_do() {
 }
 
 #[test]
+fn a_sector_that_ends_like_the_mark_is_read_too() {
+    let (_, mut disk, shared) = with_disk(1 << 20);
+    let mark = [0xC5, 0x1A, 0x97, 0xE3, 0x0B, 0xD8, 0x6F, 0x54];
+    shared.bytes.borrow_mut()[1016..1024].copy_from_slice(&mark);
+    for shift in [0, 1] {
+        let into = memory(512, shift);
+        disk.read(1, into).unwrap();
+        assert_eq!(into.last_chunk(), Some(&mark));
+    }
+}
+
+#[test]
 fn what_is_written_is_on_the_disk_and_flushed_once() {
     let (_, mut disk, shared) = with_disk(1 << 20);
     for (lba, shift) in [(0, 0), (100, 1), (2047, 6)] {
