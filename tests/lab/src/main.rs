@@ -213,7 +213,8 @@ fn main() -> ExitCode {
 
 fn list() -> Result<bool> {
     for scenario in scenario::read_all(&scenarios())? {
-        println!("{:45} {}", scenario.name, scenario.description);
+        let when = if scenario.is_on_request() { " (only when named)" } else { "" };
+        println!("{:45} {}{when}", scenario.name, scenario.description);
     }
     Ok(true)
 }
@@ -539,7 +540,7 @@ fn update() -> Result<bool> {
 fn select(names: &[String]) -> Result<Vec<Scenario>> {
     let all = scenario::read_all(&scenarios())?;
     if names.is_empty() {
-        return Ok(all);
+        return Ok(all.into_iter().filter(|scenario| !scenario.is_on_request()).collect());
     }
     for name in names {
         if !all.iter().any(|scenario| matches(name, &scenario.name)) {

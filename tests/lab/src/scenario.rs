@@ -29,6 +29,9 @@ pub struct Scenario {
     /// The kinds of machine that the claim is made of.
     #[serde(default = "default_kinds")]
     kinds: Vec<Kind>,
+    /// The kinds of machine of which it is made only when it is asked for by name: it takes long.
+    #[serde(default)]
+    on_request: Vec<Kind>,
     /// Memory, MiB.
     #[serde(default = "default_memory")]
     pub memory: u64,
@@ -143,6 +146,12 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Whether it runs only when it is asked for by name.
+    #[must_use]
+    pub fn is_on_request(&self) -> bool {
+        self.on_request.contains(&self.kind)
+    }
+
     /// Whether the guest gets a serial port: some step needs it.
     #[must_use]
     pub fn has_serial(&self) -> bool {
@@ -252,6 +261,12 @@ mod tests {
         let scenarios = parse(text).unwrap();
         let seen: Vec<_> = scenarios.iter().map(|scenario| (scenario.name.as_str(), scenario.steps.len())).collect();
         assert_eq!(seen, [("pvh-name", 1), ("hvm-name", 2)]);
+    }
+
+    #[test]
+    fn what_takes_long_may_be_on_request_for_one_kind() {
+        let scenarios = parse("kinds = ['pvh', 'hvm']\non-request = ['pvh']\n[[step]]\npause = 1").unwrap();
+        assert_eq!(scenarios.iter().map(Scenario::is_on_request).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
