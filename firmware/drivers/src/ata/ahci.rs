@@ -88,8 +88,8 @@ const PROBE: u64 = SECOND;
 const STOP: u64 = 500 * MILLISECOND;
 /// How long a device may take to be seen again after a reset.
 const RESET: u64 = SECOND;
-/// Between two looks at the registers while a command runs.
-const LOOK: u64 = 5 * MILLISECOND;
+/// How long memory alone is watched at first; looks at the registers then get rarer and rarer.
+const WATCH: u64 = 50 * MILLISECOND;
 
 /// An AHCI controller's registers.
 pub struct Controller {
@@ -339,7 +339,8 @@ impl Port {
             Order::Command(command) => command.patience,
             Order::Packet(packet) => packet.patience,
         };
-        let mut look = self.machine.domain.deadline(LOOK);
+        let mut pause = WATCH;
+        let mut look = self.machine.domain.deadline(pause);
         let task_file = self.machine.poll(patience, || {
             let [kind, _, status, error] = page.read_u32(RECEIVED_REGISTERS).to_le_bytes();
             if kind == FROM_DEVICE {
@@ -348,7 +349,8 @@ impl Port {
             if self.machine.domain.now() < look {
                 return None;
             }
-            look = self.machine.domain.deadline(LOOK);
+            pause *= 2;
+            look = self.machine.domain.deadline(pause);
             let interrupts = self.read(port::INTERRUPTS);
             let [status, error, ..] = self.read(port::TASK_FILE).to_le_bytes();
             if interrupts == u32::MAX {

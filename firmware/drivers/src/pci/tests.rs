@@ -210,6 +210,7 @@ fn a_root_bridge_tells_what_its_functions_take() {
 /// One test for the whole life, as the core is one for the process.
 #[test]
 fn functions_come_with_connect_go_with_disconnect_and_come_back() {
+    let _alone = crate::testing::DRIVER_MODEL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let bridge = FakeFunction::new(0x1B36, 1, PCI_BRIDGE).bridge_to(1);
     let with_rom = network().with(0x30, 0xF200_0000, 0xFFFF_0001);
     let (machine, functions, windows) = machine([

@@ -17,7 +17,7 @@ pub use xenstored::Xenstored;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Taken by tests that count handles: the core is one for the process.
+/// Held by tests that connect controllers: the core is one for the process, and asks the drivers of all tests.
 pub static DRIVER_MODEL: Mutex<()> = Mutex::new(());
 
 /// Numbers without an order, the same in each run (xorshift).

@@ -39,14 +39,14 @@ pub struct FakePci {
 }
 
 impl FakePci {
-    /// An IDE controller at 01.1 and an AHCI controller at 03.0.
+    /// An IDE controller at 01.1 and an AHCI controller at 1d.0.
     pub fn new() -> Rc<RefCell<Self>> {
         let mut bridge = FakeFunction::new(1 << 3, 0x7000_8086, 0x06_0100);
         bridge.space[0x0E] = 0x80;
         let functions = vec![
             bridge,
             FakeFunction::new(1 << 3 | 1, 0x7010_8086, 0x01_0180).with_bar(4, 0xC001, 0xFFF1),
-            FakeFunction::new(3 << 3, 0x2922_8086, 0x01_0601).with_bar(5, ahci::ADDRESS as u32, 0xFFFF_F000),
+            FakeFunction::new(0x1D << 3, 0x2922_8086, 0x01_0601).with_bar(5, ahci::ADDRESS as u32, 0xFFFF_F000),
         ];
         Rc::new(RefCell::new(Self { address: 0, functions }))
     }

@@ -21,7 +21,7 @@ use crate::pci::{self, Bus};
 use crate::testing::{DRIVER_MODEL, leak};
 
 const IDE: u32 = 1 << 3 | 1;
-const AHCI: u32 = 3 << 3;
+const AHCI: u32 = 0x1D << 3;
 
 /// The handle of a controller's function, as the PCI bus makes it.
 fn publish(bus: &Bus, device: u8, function: u8) -> Handle {
@@ -63,7 +63,7 @@ fn disks_come_with_connect_and_go_with_disconnect_and_in_the_end_nothing_moves()
     let skipped: Rc<RefCell<Vec<Unit>>> = Rc::default();
     let asked = skipped.clone();
     let controllers = install(bus.clone(), Box::new(move |unit| asked.borrow().contains(unit))).unwrap();
-    let (ide_handle, ahci_handle) = (publish(&bus, 1, 1), publish(&bus, 3, 0));
+    let (ide_handle, ahci_handle) = (publish(&bus, 1, 1), publish(&bus, 0x1D, 0));
 
     // The paravirtual driver has all that the toolstack gives.
     skipped.borrow_mut().extend((0..4).map(|index| Unit::Ide { channel: index / 2, device: index % 2 }));
@@ -77,7 +77,7 @@ fn disks_come_with_connect_and_go_with_disconnect_and_in_the_end_nothing_moves()
         api::connect(ahci_handle, true).unwrap();
         let names = ["hdb", "hda", "hdc"];
         assert_eq!(disks().into_iter().map(|disk| disk.1).collect::<Vec<_>>(), names);
-        assert_eq!(disks()[2].0, "PciRoot(0x0)/Pci(0x3,0x0)/Sata(0x2,0xffff,0x0)");
+        assert_eq!(disks()[2].0, "PciRoot(0x0)/Pci(0x1d,0x0)/Sata(0x2,0xffff,0x0)");
         assert_eq!((configuration.borrow().command(IDE) & 5, configuration.borrow().command(AHCI) & 6), (5, 6));
         assert_eq!((ahci.borrow().running(0), ahci.borrow().running(1)), ((true, true), (false, false)));
         api::disconnect(ide_handle).unwrap();
