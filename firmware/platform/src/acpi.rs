@@ -90,27 +90,44 @@ pub fn processors(memory: &dyn PhysicalMemory, tables: &[u64]) -> usize {
     count
 }
 
-/// Writes a root pointer, an XSDT listing `tables`, at `address`; returns how many bytes that took.
+/// Writes a root pointer, an XSDT and an RSDT listing `tables`, at `address`; returns how many bytes that took.
+///
+/// The RSDT is for readers that know no other: GRUB's `halt` follows its address without a look at it, and page 0 is not
+/// mapped here. A table above 4 GiB is left out of it.
 pub fn write_root(memory: &mut dyn PhysicalMemory, address: u64, tables: &[u64]) -> Option<u64> {
     let xsdt_address = address.checked_add(ROOT_POINTER.next_multiple_of(16) as u64)?;
-    let length = HEADER + tables.len() * 8;
-    let mut xsdt = arrayvec::ArrayVec::<u8, { HEADER + TABLES_MAX * 8 }>::new();
-    let header = header(b"XSDT", 1, length as u32);
-    xsdt.try_extend_from_slice(&header).ok()?;
-    for table in tables {
-        xsdt.try_extend_from_slice(&table.to_le_bytes()).ok()?;
-    }
-    seal(&mut xsdt);
+    let xsdt = root_table(b"XSDT", tables.iter().map(|table| table.to_le_bytes()))?;
+    let rsdt_address = xsdt_address.checked_add(xsdt.len().next_multiple_of(16) as u64)?;
+    let low = tables.iter().filter_map(|table| u32::try_from(*table).ok());
+    let rsdt = root_table(b"RSDT", low.map(u32::to_le_bytes))?;
     let mut pointer = [0; ROOT_POINTER];
-    pointer[..8].copy_from_slice(b"RSD PTR ");
+    pointer[..8].copy_from_slice(ROOT_POINTER_SIGNATURE);
     pointer[9..15].copy_from_slice(OEM_ID);
     pointer[15] = 2;
+    pointer[16..20].copy_from_slice(&u32::try_from(rsdt_address).unwrap_or(0).to_le_bytes());
     pointer[20..24].copy_from_slice(&(ROOT_POINTER as u32).to_le_bytes());
     pointer[24..32].copy_from_slice(&xsdt_address.to_le_bytes());
-    pointer[8] = sum(&pointer[..20]).wrapping_neg();
+    pointer[8] = sum(&pointer[..ROOT_POINTER_1]).wrapping_neg();
     pointer[32] = sum(&pointer).wrapping_neg();
-    (memory.write(xsdt_address, &xsdt) && memory.write(address, &pointer))
-        .then_some(xsdt_address + length as u64 - address)
+    (memory.write(xsdt_address, &xsdt) && memory.write(rsdt_address, &rsdt) && memory.write(address, &pointer))
+        .then_some(rsdt_address + rsdt.len() as u64 - address)
+}
+
+/// A table that lists others.
+type RootTable = arrayvec::ArrayVec<u8, { HEADER + TABLES_MAX * 8 }>;
+
+/// The whole table with these entries; `None` if it would be too long.
+fn root_table<const SIZE: usize>(
+    signature: &[u8; 4],
+    entries: impl Iterator<Item = [u8; SIZE]> + Clone,
+) -> Option<RootTable> {
+    let mut table = RootTable::new();
+    table.try_extend_from_slice(&header(signature, 1, (HEADER + entries.clone().count() * SIZE) as u32)).ok()?;
+    for entry in entries {
+        table.try_extend_from_slice(&entry).ok()?;
+    }
+    seal(&mut table);
+    Some(table)
 }
 
 const OEM_ID: &[u8; 6] = b"OVMFXN";
@@ -162,7 +179,11 @@ mod tests {
         assert_eq!(tables(&memory, 16)[..], [0x1111, 0x2222_2222_2222]);
         assert_eq!(sum(&memory.bytes[16..16 + 20]), 0);
         assert_eq!(sum(&memory.bytes[16..16 + ROOT_POINTER]), 0);
+        // The XSDT; behind it what fills up its last 16 bytes is zero, then the RSDT.
+        assert_eq!(sum(&memory.bytes[64..64 + 52]), 0);
         assert_eq!(sum(&memory.bytes[16 + 48..16 + length as usize]), 0);
+        let rsdt = u32::from_le_bytes(array(&memory.bytes, 32)).into();
+        assert_eq!(listed::<4>(&memory, rsdt, b"RSDT")[..], [0x1111]);
     }
 
     #[test]
