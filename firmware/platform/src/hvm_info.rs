@@ -71,8 +71,8 @@ fn memory_map(memory: &dyn PhysicalMemory, entries: &mut [E820Entry]) -> Option<
     if usize::from(block[LENGTH]) != SIZE || acpi::sum(&block) != 0 {
         return None;
     }
-    let map = u64::from_le_bytes(field(&block, MAP));
-    let count = u32::from_le_bytes(field(&block, MAP_ENTRIES)) as usize;
+    let map = u64::from_le_bytes(acpi::array(&block, MAP));
+    let count = u32::from_le_bytes(acpi::array(&block, MAP_ENTRIES)) as usize;
     if count == 0 || count > entries.len() {
         return None;
     }
@@ -82,16 +82,12 @@ fn memory_map(memory: &dyn PhysicalMemory, entries: &mut [E820Entry]) -> Option<
             return None;
         }
         *entry = E820Entry {
-            address: u64::from_le_bytes(field(&bytes, 0)),
-            size: u64::from_le_bytes(field(&bytes, 8)),
-            kind: u32::from_le_bytes(field(&bytes, 16)),
+            address: u64::from_le_bytes(acpi::array(&bytes, 0)),
+            size: u64::from_le_bytes(acpi::array(&bytes, 8)),
+            kind: u32::from_le_bytes(acpi::array(&bytes, 16)),
         };
     }
     Some(count)
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..at + N).and_then(|field| field.try_into().ok()).unwrap_or([0; N])
 }
 
 #[cfg(test)]

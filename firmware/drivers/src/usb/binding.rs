@@ -8,20 +8,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use services::abi::pci::PciIoProtocol;
 use services::api;
 use services::device_path::{DevicePath, Node};
 use services::handle::OpenAttributes;
 use services::handle::driver::Driver;
-use services::{Guid, Handle, Result, Status};
-use uefi_raw::guid;
+use services::{Handle, Result, Status};
 
 use super::enumerate::{Found, keyboards};
 use super::uhci::Uhci;
 use super::{Host, keyboard};
 use crate::pci::{Bar, Bus, Class, Function, command};
 
-/// EFI_PCI_IO_PROTOCOL (UEFI 2.10 §14.4), which uefi-raw does not have.
-const PCI_IO: Guid = guid!("4cf5b200-68b8-4ca5-9eec-b23e3f50029a");
 const VERSION: u32 = 0x10;
 /// A serial bus, USB, UHCI (PCI Code and ID Assignment Specification §1.13).
 const UHCI_CLASS: Class = Class { base: 0x0C, sub: 3, interface: 0 };
@@ -72,14 +70,14 @@ impl Driver for UsbDriver {
 
     fn start(&self, binding: Handle, controller: Handle, _: Option<&DevicePath>) -> Result<()> {
         let function = self.bus.function(controller).ok_or(Status::UNSUPPORTED)?;
-        api::open_protocol(controller, &PCI_IO, binding, controller, OpenAttributes::BY_DRIVER)?;
+        api::open_protocol(controller, &PciIoProtocol::GUID, binding, controller, OpenAttributes::BY_DRIVER)?;
         let host = self.start_keyboards(controller, function);
         let started = host.is_some();
         self.looked_at.borrow_mut().push((controller, host));
         if started {
             return Ok(());
         }
-        api::close_protocol(controller, &PCI_IO, binding, controller)?;
+        api::close_protocol(controller, &PciIoProtocol::GUID, binding, controller)?;
         Err(Status::NOT_FOUND)
     }
 
@@ -89,7 +87,7 @@ impl Driver for UsbDriver {
         let host = entry.and_then(|(_, host)| host.take()).ok_or(Status::NOT_FOUND)?;
         drop(looked_at);
         host.try_borrow_mut().map_err(|_| Status::DEVICE_ERROR)?.stop();
-        api::close_protocol(controller, &PCI_IO, binding, controller)
+        api::close_protocol(controller, &PciIoProtocol::GUID, binding, controller)
     }
 
     fn controller_name(&self, controller: Handle, child: Option<Handle>) -> Option<String> {
