@@ -16,7 +16,8 @@ use uefi_raw::guid;
 use uefi_raw::protocol::console::serial::{ControlBits, Parity, StopBits};
 
 use crate::domain::{EmulatedMachine, MILLISECOND};
-use crate::keyboard::{ISA_BRIDGE, PCI_ROOT};
+use crate::keyboard::ISA_BRIDGE;
+use crate::pci::ROOT;
 
 /// Where the first serial port is.
 pub const COM1: u16 = 0x3F8;
@@ -93,7 +94,7 @@ pub fn install(machine: EmulatedMachine) -> Result<Option<Handle>> {
     let Some(uart) = Uart::open(machine, COM1) else { return Ok(None) };
     let uart: &'static Uart = Box::leak(Box::new(uart));
     let line = Node::Uart { baud_rate: Attributes::DEFAULT.baud_rate, data_bits: 8, parity: 1, stop_bits: 1 };
-    let path = DevicePathBuf::new().with(&PCI_ROOT)?.with(&ISA_BRIDGE)?.with(&SERIAL)?.with(&line)?;
+    let path = DevicePathBuf::new().with(&ROOT)?.with(&ISA_BRIDGE)?.with(&SERIAL)?.with(&line)?;
     services::abi::serial::install(path.as_path(), Box::new(uart))?;
     let path = path.with(&Node::VendorMessaging { guid: VT_UTF8, data: Vec::new() })?;
     services::abi::console::install_terminal(path.as_path(), Box::new(uart)).map(Some)

@@ -23,14 +23,13 @@ use services::{Handle, Result};
 use uefi_raw::protocol::console::{KeyData, KeyState, KeyToggleState};
 
 use crate::domain::EmulatedMachine;
+use crate::pci::ROOT;
 use controller::Controller;
 use layout::{Change, Layout};
 use scan_codes::Decoder;
 
 /// Most bytes that one look takes: a keyboard that never stops gets no further.
 const BYTES_AT_ONCE: usize = 64;
-/// Node of the PCI root bridge.
-pub(crate) const PCI_ROOT: Node = Node::Acpi { hid: 0x0A03_41D0, uid: 0 };
 /// Node of the ISA bridge.
 pub(crate) const ISA_BRIDGE: Node = Node::Pci { device: 1, function: 0 };
 /// Node of the keyboard: PNP0303.
@@ -49,7 +48,7 @@ pub struct Keyboard {
 /// Ctrl-Alt-Del calls `restart`.
 pub fn install(machine: EmulatedMachine, restart: impl Fn() + 'static) -> Result<Option<Handle>> {
     let Some(keyboard) = Keyboard::open(machine, Box::new(restart)) else { return Ok(None) };
-    let path = DevicePathBuf::new().with(&PCI_ROOT)?.with(&ISA_BRIDGE)?.with(&KEYBOARD)?;
+    let path = DevicePathBuf::new().with(&ROOT)?.with(&ISA_BRIDGE)?.with(&KEYBOARD)?;
     services::abi::console::install_device(path.as_path(), Box::new(keyboard)).map(Some)
 }
 

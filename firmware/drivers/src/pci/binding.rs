@@ -19,13 +19,13 @@ use super::bus::RootBridge;
 use super::{Bus, Function};
 use crate::domain::EmulatedMachine;
 
-/// EISA identifier of a PCI root bridge, PNP0A03.
-const PCI_ROOT: u32 = 0x0A03_41D0;
+/// The root bridge's node: EISA identifier PNP0A03.
+pub(crate) const ROOT: Node = Node::Acpi { hid: 0x0A03_41D0, uid: 0 };
 const VERSION: u32 = 1;
 
 /// Makes the root bridge's handle and adds the driver. Functions become handles when the root bridge is connected.
 pub fn publish(machine: EmulatedMachine, bus: Rc<Bus>) -> Result<Handle> {
-    let path = DevicePathBuf::new().with(&Node::Acpi { hid: PCI_ROOT, uid: 0 })?;
+    let path = DevicePathBuf::new().with(&ROOT)?;
     let root = api::install_pci_root_bridge(&path, Box::new(RootBridge { machine, bus: bus.clone() }))?;
     api::install_driver(Box::new(PciBusDriver { bus, root, path, managing: Cell::new(false) }))?;
     Ok(root)

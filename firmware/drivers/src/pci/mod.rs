@@ -24,6 +24,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use binding::ROOT;
 pub use binding::publish;
 pub use bus::Bus;
 pub use configuration::Configuration;

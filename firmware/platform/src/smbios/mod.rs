@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use crate::acpi::sum;
+use crate::acpi::{array, sum};
 use crate::options::PREFIX;
 use crate::{COMMAND_LINE_MAX, PhysicalMemory, legacy_area};
 
@@ -334,14 +334,6 @@ pub fn options(memory: &dyn PhysicalMemory, table: Range<u64>) -> ArrayVec<u8, C
         }
     }
     line
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut array = [0; N];
-    if let Some(from) = bytes.get(at..at + N) {
-        array.copy_from_slice(from);
-    }
-    array
 }
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
