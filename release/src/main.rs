@@ -1,0 +1,31 @@
+//! `ovmf-xen`: images, variable stores and releases of ovmf-xen. `--help` says more.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ovmf_xen::commands::Outcome;
+
+/// Firmware images for Xen guests: take them apart, make and check releases.
+#[derive(Parser)]
+#[command(name = "ovmf-xen", version)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {}
+}
+
+fn main() -> ExitCode {
+    match run(Program::parse().command) {
+        Ok(outcome) => ExitCode::from(outcome.exit_status()),
+        Err(error) => {
+            eprintln!("ovmf-xen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
