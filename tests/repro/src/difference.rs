@@ -34,14 +34,19 @@ fn regions(root: &Path, name: &str, old: &[u8], new: &[u8]) -> Result<Vec<String
     }
     let text = command::read(&root.join("build-support/layout.toml"))?;
     let layout = Layout::parse(&String::from_utf8_lossy(&text))?;
-    let image = layout.images.iter().find(|image| image.file == name).with_context(|| format!("the layout has no {name}"))?;
+    let image =
+        layout.images.iter().find(|image| image.file == name).with_context(|| format!("the layout has no {name}"))?;
     let mut lines = Vec::new();
     for region in &image.regions {
         let range = usize::try_from(region.offset)?..usize::try_from(region.offset + region.size)?;
         let differing = old[range.clone()].iter().zip(&new[range]).enumerate().filter(|(_, (old, new))| old != new);
         let offsets: Vec<usize> = differing.map(|(offset, _)| offset).collect();
         if let Some(first) = offsets.first() {
-            lines.push(format!("{name}: region {}: {} bytes differ, the first at {first:#x}", region.kind, offsets.len()));
+            lines.push(format!(
+                "{name}: region {}: {} bytes differ, the first at {first:#x}",
+                region.kind,
+                offsets.len()
+            ));
         }
     }
     Ok(lines.into_iter().take(LISTED).collect())
@@ -52,7 +57,11 @@ fn regions(root: &Path, name: &str, old: &[u8], new: &[u8]) -> Result<Vec<String
 pub fn diffoscope(reference: &Images, varied: &Images, output: &Path) -> Option<PathBuf> {
     let report = output.join("diffoscope.txt");
     let mut compare = Command::new("diffoscope");
-    compare.args(["--exclude-directory-metadata=yes", "--text"]).arg(&report).arg(&reference.folder).arg(&varied.folder);
+    compare
+        .args(["--exclude-directory-metadata=yes", "--text"])
+        .arg(&report)
+        .arg(&reference.folder)
+        .arg(&varied.folder);
     // It ends with 1 where it finds differences.
     compare.output().ok().filter(|_| report.exists()).map(|_| report)
 }

@@ -78,7 +78,8 @@ fn main() -> ExitCode {
 
 fn list() {
     for variation in VARIATIONS {
-        let needs = if variation.needs.is_empty() { String::new() } else { format!(" (with {})", variation.needs.join(", ")) };
+        let needs =
+            if variation.needs.is_empty() { String::new() } else { format!(" (with {})", variation.needs.join(", ")) };
         println!("{:15} {}{needs}", variation.name, variation.what);
     }
     println!();

@@ -24,11 +24,7 @@ pub const PLANTS: [Plant; 3] = [
         culprit: "clock",
         finds: "std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs() / 8_640_000)",
     },
-    Plant {
-        name: "cores",
-        culprit: "cores",
-        finds: "std::thread::available_parallelism().map_or(0, usize::from)",
-    },
+    Plant { name: "cores", culprit: "cores", finds: "std::thread::available_parallelism().map_or(0, usize::from)" },
 ];
 
 /// A file of the firmware, what is in it, and what is put in its place.

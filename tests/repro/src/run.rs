@@ -28,6 +28,9 @@ pub struct Plan {
     pub output: PathBuf,
 }
 
+/// Names and reasons.
+pub type LeftOut = Vec<(&'static str, String)>;
+
 /// How it went.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,7 +38,7 @@ pub struct Report {
     /// The variations that were built with.
     pub varied: Vec<&'static str>,
     /// Those that cannot be done here, with the reason.
-    pub left_out: Vec<(&'static str, String)>,
+    pub left_out: LeftOut,
     /// The differences.
     pub differences: Vec<Difference>,
 }
@@ -117,9 +120,9 @@ pub fn run(inputs: &Inputs, plan: Plan) -> Result<Report> {
 }
 
 /// Sorts out what cannot be done here, by doing it to a build that is not run.
-fn possible(inputs: &Inputs, source: &Path, wanted: &[Variation]) -> Result<(Vec<Variation>, Vec<(&'static str, String)>)> {
+fn possible(inputs: &Inputs, source: &Path, wanted: &[Variation]) -> Result<(Vec<Variation>, LeftOut)> {
     let mut build = Build::new(inputs.scratch.join("tried"), source.to_owned())?;
-    let mut left_out: Vec<(&'static str, String)> = Vec::new();
+    let mut left_out = LeftOut::new();
     let mut possible = Vec::new();
     for variation in with_needs(wanted) {
         let lacking = variation.needs.iter().find(|need| left_out.iter().any(|(name, _)| name == *need));
@@ -169,7 +172,9 @@ impl Runner<'_> {
         let variations = names(culprits);
         Ok(match ending {
             Ending::Same => None,
-            Ending::Failed(failure) => Some(Difference { variations, places: Vec::new(), failure: Some(failure), images: None }),
+            Ending::Failed(failure) => {
+                Some(Difference { variations, places: Vec::new(), failure: Some(failure), images: None })
+            }
             Ending::Other(images, mut places) => {
                 let folder = self.output.join(variations.join("+"));
                 fs::create_dir_all(&folder)?;

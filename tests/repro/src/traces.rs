@@ -26,6 +26,8 @@ pub struct Traces {
 struct Text {
     what: String,
     text: String,
+    /// Whether it counts only as a word of its own. What follows a string in an image may be the next string, so most do not.
+    whole: bool,
 }
 
 /// Something found.
@@ -45,13 +47,15 @@ impl Traces {
         let text = path.display().to_string();
         // What every build names anyway tells nothing of this one.
         if text != "/" && !REMAPPED.contains(&format!("{text}/").as_str()) {
-            self.text(what, &text);
+            // `/root` is short enough to begin other names.
+            let whole = text.matches('/').count() < 2;
+            self.texts.push(Text { what: what.to_owned(), text, whole });
         }
     }
 
     /// A name.
     pub fn text(&mut self, what: &str, text: &str) {
-        self.texts.push(Text { what: what.to_owned(), text: text.to_owned() });
+        self.texts.push(Text { what: what.to_owned(), text: text.to_owned(), whole: false });
     }
 
     /// A day, as people and as structures of the field write it.
@@ -103,11 +107,11 @@ impl Traces {
     #[must_use]
     pub fn search(&self, image: &[u8]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for Text { what, text } in &self.texts {
+        for Text { what, text, whole } in &self.texts {
             for bytes in [text.as_bytes().to_vec(), text.encode_utf16().flat_map(u16::to_le_bytes).collect()] {
                 let width = bytes.len() / text.len().max(1);
-                let whole = |at: &usize| is_whole(image, *at, &bytes, width);
-                findings.extend(find(image, &bytes).filter(whole).take(LISTED).map(|offset| Finding {
+                let counts = |at: &usize| !whole || ends_word(image, at + bytes.len(), width);
+                findings.extend(find(image, &bytes).filter(counts).take(LISTED).map(|offset| Finding {
                     what: what.clone(),
                     text: text.clone(),
                     offset,
@@ -133,12 +137,10 @@ impl Traces {
     }
 }
 
-/// Whether a text is not part of a longer word: `/root` is not in `/rooted`.
-fn is_whole(image: &[u8], at: usize, text: &[u8], width: usize) -> bool {
-    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let before = at.checked_sub(width).and_then(|before| image.get(before));
-    let starts_word = text.first().is_some_and(u8::is_ascii_alphanumeric);
-    !is_word(image.get(at + text.len())) && !(starts_word && is_word(before))
+/// Whether no character of a name is at `at`, in characters of `width` bytes.
+fn ends_word(image: &[u8], at: usize, width: usize) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    !image.get(at..at + width).is_some_and(|next| is_name(&next[0]) && next[1..].iter().all(|byte| *byte == 0))
 }
 
 fn find<'a>(image: &'a [u8], bytes: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
@@ -158,7 +160,8 @@ fn times(image: &[u8], from: SystemTime, to: SystemTime) -> Vec<(usize, String)>
         (from.as_nanos(), to.as_nanos()),
         ((from + BEFORE_1970).as_nanos() / 100, (to + BEFORE_1970).as_nanos() / 100),
     ];
-    let mut found: Vec<(usize, String)> = pe_times(image).into_iter().filter(|(_, time)| seconds.contains(time)).map(describe).collect();
+    let mut found: Vec<(usize, String)> =
+        pe_times(image).into_iter().filter(|(_, time)| seconds.contains(time)).map(describe).collect();
     for (offset, window) in image.windows(8).enumerate() {
         let [a, b, c, d, e, f, g, h] = *window else { continue };
         let number = u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
@@ -194,15 +197,21 @@ fn pe_times(image: &[u8]) -> Vec<(usize, u64)> {
 
 /// Names of source and object files that do not begin as the build makes them begin.
 fn foreign_sources(image: &[u8]) -> Vec<Finding> {
-    let Ok(file) = Regex::new(r"(?-u)/[A-Za-z0-9_.+@~ -]+(?:/[A-Za-z0-9_.+@~ -]+)+\.(?:rs|s|S|c|h|o|rlib|toml|ld)\b") else {
+    let Ok(file) = Regex::new(r"(?-u)/[A-Za-z0-9_.+@~ -]+(?:/[A-Za-z0-9_.+@~ -]+)+\.(?:rs|s|S|c|h|o|rlib|toml|ld)\b")
+    else {
         return Vec::new();
     };
     let is_remapped = |text: &str| REMAPPED.iter().any(|folder| text.starts_with(folder));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let is_start = |at: usize| !at.checked_sub(1).and_then(|before| image.get(before)).is_some_and(u8::is_ascii_alphanumeric);
+    let is_start =
+        |at: usize| !at.checked_sub(1).and_then(|before| image.get(before)).is_some_and(u8::is_ascii_alphanumeric);
     file.find_iter(image)
         .filter(|found| is_start(found.start()))
-        .map(|found| Finding { what: "path of a source file".into(), text: text(found.as_bytes()), offset: found.start() })
+        .map(|found| Finding {
+            what: "path of a source file".into(),
+            text: text(found.as_bytes()),
+            offset: found.start(),
+        })
         .filter(|finding| !is_remapped(&finding.text))
         .take(LISTED)
         .collect()
@@ -271,8 +280,16 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_name_is_another() {
-        assert_eq!(found(&folder(), b"/home/someoneelse"), []);
+    fn a_string_that_follows_at_once_hides_nothing() {
+        assert_eq!(found(&folder(), b"/home/someoneelse"), [("home".to_owned(), 37)]);
+    }
+
+    #[test]
+    fn a_short_folder_counts_as_a_word() {
+        let mut traces = Traces::default();
+        traces.path("home", Path::new("/root"));
+        assert_eq!(found(&traces, b"pci/root_bridge"), []);
+        assert_eq!(found(&traces, b"in /root."), [("home".to_owned(), 40)]);
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl Variation {
 /// `chosen` and what they need, in the order in which they are applied.
 #[must_use]
 pub fn with_needs(chosen: &[Variation]) -> Vec<Variation> {
-    let is_needed = |name: &str| chosen.iter().any(|variation| variation.name == name || variation.needs.contains(&name));
+    let is_needed =
+        |name: &str| chosen.iter().any(|variation| variation.name == name || variation.needs.contains(&name));
     VARIATIONS.into_iter().filter(|variation| is_needed(variation.name)).collect()
 }
 
@@ -371,9 +372,10 @@ fn libclang(inputs: &Inputs, build: &mut Build) -> Result<Applied> {
 /// The path of a program, if it is there.
 fn program(name: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let file = path.split(':').map(|folder| Path::new(folder).join(name)).find(|file| {
-        fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    })?;
+    let file = path
+        .split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0))?;
     Some(file.display().to_string())
 }
 
