@@ -1,5 +1,11 @@
 //! The commands. Each file has `Arguments` and `run`.
 
+pub mod compare;
+pub mod inspect;
+pub mod join;
+pub mod split;
+pub mod vars;
+
 /// How a command that ran to its end ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
