@@ -157,7 +157,7 @@ impl Runner<'_> {
         let what = format!("building with {}", names(&all).join(", "));
         let ending = match timed(&what, || Ok(build.run(&log)))? {
             Err(error) => Ending::Failed(format!("{error:#}")),
-            Ok(images) => match difference::between(&self.inputs.root, &self.reference, &images)? {
+            Ok(images) => match difference::between(&self.reference, &images)? {
                 places if places.is_empty() => Ending::Same,
                 places => Ending::Other(images, places),
             },
