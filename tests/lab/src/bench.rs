@@ -287,6 +287,8 @@ impl Bench<'_> {
             restart: false,
             serial: false,
             tpm: false,
+            installed: false,
+            prepare: String::new(),
             extra: match subject {
                 Subject::HvmEmulated => vec![words, "xen_platform_pci=0".to_owned()],
                 // SeaBIOS reads IDE disks a word at a time, minutes for a kernel where each word leaves the guest; AHCI by DMA.
