@@ -7,6 +7,7 @@ use image::dissect::{Content, Dissection};
 use serde::Serialize;
 
 use crate::files::sha256;
+use crate::guids;
 use crate::symbols::{self, Symbols};
 
 /// Differing bytes with no more equal ones than this between them are one difference.
@@ -145,7 +146,7 @@ impl<'a> Places<'a> {
             offset: range.start as u64,
             size: range.len() as u64,
             region: region.map_or_else(|| "behind the end".to_owned(), |region| region.content.to_string()),
-            file: file.map(|file| file.name.clone().unwrap_or_else(|| file.guid.to_string())),
+            file: file.map(|file| file.name.clone().unwrap_or_else(|| guids::name(file.guid))),
             symbol: file.and_then(|file| self.symbol(image, file, range.start as u64)),
         }
     }

@@ -1,7 +1,7 @@
 //! Reading and replacing files.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -48,6 +48,18 @@ fn write_and_rename(partial: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(fs::rename(partial, path)?)
+}
+
+/// Writes to standard output. A reader that has seen enough (`head`) is no error.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// The SHA-256 of `bytes` as text.

@@ -44,28 +44,25 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     };
     let symbols = arguments.core.as_ref().map(read_symbols).transpose()?;
     let comparison = compare::compare(&a, &b, symbols.as_ref());
-    match arguments.json {
-        true => println!("{}", serde_json::to_string_pretty(&comparison)?),
-        false => print(arguments, &comparison),
-    }
+    files::print(match arguments.json {
+        true => serde_json::to_string_pretty(&comparison)? + "\n",
+        false => text(arguments, &comparison),
+    })?;
     Ok(if comparison.is_equal() { Outcome::Success } else { Outcome::Failure })
 }
 
-fn print(arguments: &Arguments, comparison: &Comparison) {
+fn text(arguments: &Arguments, comparison: &Comparison) -> String {
+    let Comparison { sizes, sha256, differing_bytes, count, differences } = comparison;
     if comparison.is_equal() {
-        println!("the same: {} bytes, SHA-256 {}", comparison.sizes[0], comparison.sha256[0]);
-        return;
+        return format!("the same: {} bytes, SHA-256 {}\n", sizes[0], sha256[0]);
     }
-    for (path, (size, hash)) in
-        [&arguments.a, &arguments.b].into_iter().zip(comparison.sizes.iter().zip(&comparison.sha256))
-    {
-        println!("{hash}  {size:>8} bytes  {}", path.display());
+    let files = [&arguments.a, &arguments.b].into_iter().zip(sizes.iter().zip(sha256));
+    let mut lines: Vec<String> =
+        files.map(|(path, (size, hash))| format!("{hash}  {size:>8} bytes  {}", path.display())).collect();
+    lines.push(format!("{differing_bytes} bytes differ, in {count} places:"));
+    lines.extend(differences.iter().take(SHOWN).map(|difference| format!("  {difference}")));
+    if *count > SHOWN {
+        lines.push(format!("  and {} more places (--json lists them)", count - SHOWN));
     }
-    println!("{} bytes differ, in {} places:", comparison.differing_bytes, comparison.count);
-    for difference in comparison.differences.iter().take(SHOWN) {
-        println!("  {difference}");
-    }
-    if comparison.count > SHOWN {
-        println!("  and {} more places (--json lists them)", comparison.count - SHOWN);
-    }
+    lines.join("\n") + "\n"
 }

@@ -41,9 +41,9 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let file = arguments.file.display().to_string();
     if arguments.json {
         let report = Report { file, sha256: files::sha256(&image), dissection: &dissection };
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        files::print(serde_json::to_string_pretty(&report)? + "\n")?;
     } else {
-        print!("{}", drawing::draw(&file, &image, &dissection));
+        files::print(drawing::draw(&file, &image, &dissection))?;
     }
     Ok(if dissection.damages.is_empty() { Outcome::Success } else { Outcome::Failure })
 }

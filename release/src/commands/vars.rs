@@ -1,6 +1,6 @@
 //! `ovmf-xen vars`: the variables of an image or store.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -112,9 +112,9 @@ impl Data {
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     match &arguments.command {
         Command::List { file, json: true, .. } => {
-            println!("{}", serde_json::to_string_pretty(&open(file)?.list())?);
+            files::print(serde_json::to_string_pretty(&open(file)?.list())? + "\n")?;
         }
-        Command::List { file, data, .. } => list(&open(file)?, *data),
+        Command::List { file, data, .. } => files::print(list(&open(file)?, *data))?,
         Command::Get { file, name, guid, out, hex } => {
             let mut data = open(file)?.find(name, *guid).with_context(|| file.display().to_string())?.data;
             if *hex {
@@ -122,7 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
             }
             match out {
                 Some(path) => files::replace(path, &data)?,
-                None => std::io::stdout().write_all(&data)?,
+                None => files::print(&data)?,
             }
         }
         Command::Set { file, name, guid, attributes, data } => {
@@ -144,14 +144,17 @@ fn change(path: &Path, change: impl FnOnce(&mut VarStore) -> Result<()>) -> Resu
     files::replace(path, &store.into_bytes())
 }
 
-fn list(store: &VarStore, whole: bool) {
+fn list(store: &VarStore, whole: bool) -> String {
+    let mut out = String::new();
     for variable in store.variables() {
         let attributes = var_store::attributes_text(variable.attributes);
         let time = var_store::time_text(&variable.time_stamp).map(|time| format!("  {time}")).unwrap_or_default();
         let (vendor, name) = (guids::name(variable.guid), printable(&variable.name));
-        println!("{vendor} {name}  {attributes}  {} bytes{time}", variable.data.len());
         let shown = if whole { variable.data.len() } else { variable.data.len().min(SHOWN) };
         let rest = if shown < variable.data.len() { "..." } else { "" };
-        println!("    {}{rest}", hex::encode(&variable.data[..shown]));
+        let (size, data) = (variable.data.len(), hex::encode(&variable.data[..shown]));
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{vendor} {name}  {attributes}  {size} bytes{time}\n    {data}{rest}");
     }
+    out
 }

@@ -5,7 +5,7 @@ use object::elf as constants;
 use object::read::elf::{ElfFile32, ProgramHeader as _};
 use serde::Serialize;
 
-use super::Damages;
+use super::{Damages, array_at};
 use crate::elf_header::{self, ElfHeader, XEN_ELFNOTE_PHYS32_ENTRY};
 
 /// What an ELF header says, in guest-physical addresses.
@@ -19,12 +19,18 @@ pub struct Header {
     pub entry: u64,
 }
 
+/// Where our header has load address, size and entry.
+const FIELDS: [usize; 3] = [0x40, 0x44, 0x84];
+
 /// Reads the header, which has `room` bytes. Of an image of ours every byte is known.
 pub(crate) fn read(image: &[u8], room: usize, ours: bool, damages: &mut Damages) -> Option<Header> {
-    let Some(header) = parse(image) else {
+    let parsed = parse(image);
+    if parsed.is_none() {
         damages.add(0, "ELF header: not that of a PVH kernel with XEN_ELFNOTE_PHYS32_ENTRY; libxl will refuse it");
-        return None;
-    };
+    }
+    let ours_anyway = ours.then(|| FIELDS.map(|at| u64::from(u32::from_le_bytes(array_at(image, at)))));
+    let ours_anyway = ours_anyway.map(|[load_address, loaded, entry]| Header { load_address, loaded, entry });
+    let header = parsed.or(ours_anyway)?;
     if header.loaded != image.len() as u64 {
         let (loaded, size) = (header.loaded, image.len());
         damages.add(0x44, format!("ELF header: {loaded:#x} bytes are to be loaded, and the file has {size:#x}"));

@@ -235,7 +235,8 @@ fn read(image: &[u8], region: &Region, descriptor: Option<&Descriptor>, damages:
 
 /// What lies between volumes.
 fn gap(image: &[u8], start: usize, bytes: &[u8], descriptor: Option<&Descriptor>, damages: &mut Damages) -> Content {
-    if start == 0 && bytes.starts_with(&object::elf::ELFMAG) {
+    let blank = bytes.iter().all(|byte| *byte == bytes[0]);
+    if start == 0 && !blank && (descriptor.is_some() || bytes.starts_with(&object::elf::ELFMAG)) {
         return match elf::read(image, bytes.len(), descriptor.is_some(), damages) {
             Some(header) => Content::ElfHeader(header),
             None => Content::Unknown,

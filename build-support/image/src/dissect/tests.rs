@@ -44,6 +44,8 @@ fn a_region_that_is_damaged_is_named_with_the_place() {
     for (at, place, words) in [
         (0x74, 0, "ELF header"),                                     // the note's size
         (0x18, 0x18, "ELF header"),                                  // the entry of the header
+        (0x01, 0x01, "ELF header"),                                  // the magic
+        (0x20, 0x20, "ELF header"),                                  // where section headers would be
         (0x200, 0x200, "ELF header"),                                // behind it
         (0x1000 + 16, 0x1000, "volume of variables"),                // file system
         (0x1000 + 33, 0x1000 + 32, "FvLength"),                      // length

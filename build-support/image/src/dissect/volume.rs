@@ -154,6 +154,12 @@ pub(crate) fn read(volume: &[u8], start: usize, damages: &mut Damages) -> Volume
         let size = file.size as usize;
         if file.kind == ffs::FileKind::Padding as u8 {
             read.free += file.size;
+            // The extended header is inside one; the others are empty.
+            let used = rest[file.header_length..size].iter().position(|&byte| byte != 0xff);
+            let has_header = extended.is_some_and(|extended| (at..at + size).contains(&extended));
+            if let Some(used) = used.filter(|_| !has_header) {
+                damages.add(start + at + file.header_length + used, "padding that is not erased");
+            }
         } else {
             read.files.push(file);
         }
