@@ -1,0 +1,35 @@
+# Everything that is built, from one set of packages. Attributes: packages, checks, shell, and for the tests `parts`.
+{
+  pkgs,
+  tree ? ../..,
+}:
+let
+  callPackage = pkgs.lib.callPackageWith (pkgs // parts);
+
+  parts = {
+    inherit (manifest.workspace.package) version;
+    inherit tree callPackage;
+    # What is compiled: a change elsewhere in the tree compiles nothing anew.
+    source = callPackage ./source.nix { };
+    rust-official = callPackage ./toolchain.nix { };
+    xen-headers = callPackage ./xen-headers.nix { };
+    cargoBuild = callPackage ./cargo-build.nix { };
+    firmware = callPackage ./firmware.nix { };
+  };
+  manifest = builtins.fromTOML (builtins.readFile ../../Cargo.toml);
+
+  packages = {
+    ovmf-xen-pvh = callPackage ./package.nix { flavour = "pvh"; };
+    ovmf-xen-hvm = callPackage ./package.nix { flavour = "hvm"; };
+    ovmf-xen = pkgs.linkFarm "ovmf-xen-${parts.version}" {
+      inherit (packages) ovmf-xen-pvh ovmf-xen-hvm;
+    };
+    ovmf-xen-tools = callPackage ./tools.nix { };
+    ovmf-xen-release = callPackage ./release.nix { inherit (packages) ovmf-xen-tools; };
+  };
+in
+{
+  inherit packages parts;
+  checks = callPackage ./checks.nix { inherit packages; };
+  shell = callPackage ./shell.nix { };
+}

@@ -1,0 +1,4 @@
+_: {
+  checks = { };
+  scenarios = { };
+}
