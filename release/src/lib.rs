@@ -3,7 +3,27 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`commands`] | one file per command: its arguments, its output, its exit status |
+//! | [`release_set`] | a release, made from a tree and its images |
+//! | [`manifest`] | what a release says about itself; [`sources`], [`toolchain`], [`dependencies`], [`nixpkgs`] fill it |
+//! | [`sbom`], [`in_toto`] | the bill of materials; statements and their envelopes |
+//! | [`digest`], [`sums`] | digests of a file and of many |
+//! | [`signature`], [`verification`] | signatures, and what is checked of a release |
 //!
 //! Neighbours: `image` knows the layout of the images, `variables` the variable store.
 
 pub mod commands;
+pub mod dependencies;
+pub mod digest;
+pub mod in_toto;
+pub mod manifest;
+pub mod nixpkgs;
+pub mod release_set;
+pub mod sbom;
+pub mod signature;
+pub mod sources;
+pub mod sums;
+pub mod toolchain;
+pub mod verification;
+
+#[cfg(test)]
+mod testing;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ovmf_xen::commands::Outcome;
+use ovmf_xen::commands::{Outcome, pin, sign, verify};
 
 /// Firmware images for Xen guests: take them apart, make and check releases.
 #[derive(Parser)]
@@ -14,10 +14,18 @@ struct Program {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Pin(pin::Arguments),
+    Sign(sign::Arguments),
+    Verify(verify::Arguments),
+}
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
-    match command {}
+    match command {
+        Command::Pin(arguments) => pin::run(&arguments),
+        Command::Sign(arguments) => sign::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+    }
 }
 
 fn main() -> ExitCode {
