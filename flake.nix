@@ -19,7 +19,7 @@
         default = build.packages.ovmf-xen;
       };
       overlays.default =
-        final: _previous:
+        final: prev:
         (import ./build-support/nix {
           pkgs = final;
           tree = self;

@@ -19,8 +19,14 @@ let
   manifest = builtins.fromTOML (builtins.readFile ../../Cargo.toml);
 
   packages = {
-    ovmf-xen-pvh = callPackage ./package.nix { flavour = "pvh"; };
-    ovmf-xen-hvm = callPackage ./package.nix { flavour = "hvm"; };
+    ovmf-xen-pvh = callPackage ./package.nix {
+      flavour = "pvh";
+      inherit (packages) ovmf-xen-release;
+    };
+    ovmf-xen-hvm = callPackage ./package.nix {
+      flavour = "hvm";
+      inherit (packages) ovmf-xen-release;
+    };
     ovmf-xen = pkgs.linkFarm "ovmf-xen-${parts.version}" {
       inherit (packages) ovmf-xen-pvh ovmf-xen-hvm;
     };

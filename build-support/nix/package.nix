@@ -2,23 +2,26 @@
 {
   lib,
   stdenv,
-  tree,
   version,
   firmware,
+  ovmf-xen-release,
   flavour,
 }:
 stdenv.mkDerivation (package: {
   pname = "ovmf-xen-${flavour}";
   inherit version;
-  src = tree;
   dontUnpack = true;
   installPhase = ''
+    release=${ovmf-xen-release}/ovmf-xen-${version}
     mkdir -p $out/FV $out/share/doc/ovmf-xen
     cp ${firmware}/ovmf-xen-${flavour}/FV/*.fd $out/FV/
-    cp $src/LICENSE-* $out/share/doc/ovmf-xen/
+    cp $release/LICENSE-* $release/sbom.cdx.json $out/share/doc/ovmf-xen/
+    sed "s,/usr/share/ovmf-xen/FV/,$out/FV/," $release/${flavour}.cfg >$out/share/doc/ovmf-xen/${flavour}.cfg
   '';
   dontFixup = true;
   passthru = {
+    # What is compiled, for `nix build --rebuild`.
+    images = firmware;
     mergedFirmware = "${package.finalPackage}/FV/OVMF.fd";
     firmware = "${package.finalPackage}/FV/OVMF_CODE.fd";
     variables = "${package.finalPackage}/FV/OVMF_VARS.fd";

@@ -9,7 +9,12 @@
 }:
 let
   release = builtins.fromTOML (builtins.readFile ../toolchain.toml);
-  archives = release.archives // (if withLints then release.lint-archives else { });
+  # For the lints and `nix develop`: no image depends on them.
+  lintArchives = {
+    "rustfmt-1.95.0-x86_64-unknown-linux-gnu.tar.xz" = "f1b2a7301513ffdd95ebf22ebbdd932e4d17fc806f748d93924740d0297b1396";
+    "clippy-1.95.0-x86_64-unknown-linux-gnu.tar.xz" = "ac779bc9839dd47180806b133e4e2563c4a34716284cd5b8fede8ef289f452ca";
+  };
+  archives = release.archives // (if withLints then lintArchives else { });
   fetch =
     name:
     fetchurl {
@@ -40,6 +45,9 @@ stdenv.mkDerivation {
       rm -r unpacked
     done
     rm -r $out/share/doc $out/share/man
+    # Programs for the machine that builds are linked by nixpkgs' linker, which notes where their libraries are; rustc
+    # would take its own. The firmware's linker is rust-lld in any case.
+    ln -sf ${stdenv.cc.bintools}/bin/ld $out/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld/ld.lld
   '';
   # Stripping takes the symbols of the libraries that are compiled into the images.
   dontStrip = true;

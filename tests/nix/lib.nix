@@ -17,8 +17,40 @@ rec {
   removePrefix =
     prefix: text:
     if hasPrefix prefix text then builtins.substring (builtins.stringLength prefix) (-1) text else text;
+  removeSuffix =
+    suffix: text:
+    if hasSuffix suffix text then
+      builtins.substring 0 (builtins.stringLength text - builtins.stringLength suffix) text
+    else
+      text;
+  splitString = separator: text: builtins.filter builtins.isString (builtins.split separator text);
+  genAttrs =
+    names: value:
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value = value name;
+      }) names
+    );
   toUpper = builtins.replaceStrings [ "h" "m" "p" "v" ] [ "H" "M" "P" "V" ];
   getLib = package: package;
+  getOutput = _name: package: package;
+
+  mkIf = condition: value: {
+    _if = condition;
+    _then = value;
+  };
+  mkOption = option: { default = throw "an option without a value"; } // option // { _option = true; };
+  mkEnableOption = _description: mkOption { default = false; };
+  mkPackageOption =
+    packages: _description:
+    { default }:
+    mkOption { default = packages.${builtins.head default}; };
+  literalExpression = text: text;
+  types = {
+    bool = null;
+    package = null;
+  };
 
   licenses = {
     mit = "MIT";

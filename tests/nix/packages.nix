@@ -15,6 +15,7 @@ let
             inherit name system;
             builder = "/bin/bash";
             args = [ ./build.sh ];
+            BASH_ENV = ./bash.sh;
           }
           // removeAttrs attributes [
             "meta"
@@ -88,50 +89,104 @@ let
         test -s ${OVMF-xen.firmware} && test -s ${OVMF-xen.variables}
       '';
   };
-in
-rec {
-  inherit
-    lib
-    fetchurl
-    xen
-    ;
-  stdenv = {
-    inherit mkDerivation;
-    cc.cc.lib = nothing "gcc-lib";
-    hostPlatform = { inherit system; };
+  packages = {
+    inherit
+      lib
+      fetchurl
+      xen
+      ;
+    stdenv = {
+      inherit mkDerivation;
+      cc = {
+        cc.lib = nothing "gcc-lib";
+        bintools = machine "bintools" "mkdir -p $out/bin && ln -s /usr/bin/ld $out/bin/ld";
+      };
+      hostPlatform = { inherit system; };
+    };
+    # The programs of an official Rust release run here as they are.
+    autoPatchelfHook = nothing "auto-patchelf-hook";
+    zlib = nothing "zlib";
+    rustPlatform = { inherit importCargoLock; };
+    llvmPackages.libclang = machine "libclang" ''
+      mkdir -p $out/lib
+      for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/x86_64-linux-gnu/libclang*.so*; do
+        [ ! -e $file ] || ln -sf $file $out/lib/
+      done
+      test -n "$(ls $out/lib)"
+    '';
+    linkFarm =
+      name: entries:
+      machine name (
+        "mkdir $out\n"
+        + builtins.concatStringsSep "" (
+          builtins.attrValues (builtins.mapAttrs (link: target: "ln -s ${target} $out/${link}\n") entries)
+        )
+      );
+    mkShell =
+      arguments:
+      mkDerivation (
+        {
+          name = "shell";
+          version = "";
+          dontUnpack = true;
+          installPhase = "mkdir $out";
+        }
+        // removeAttrs arguments [ "packages" ]
+        // {
+          nativeBuildInputs = arguments.packages or [ ];
+        }
+      );
+    nixfmt-tree = nothing "nixfmt-tree";
+
+    # For the VM tests, which are evaluated here and not built.
+    testers.runNixOSTest =
+      test:
+      let
+        config = import ./modules.nix {
+          inherit lib;
+          pkgs = packages;
+        } [ test.nodes.dom0 ];
+        derivation =
+          change:
+          mkDerivation (
+            {
+              name = "vm-test-run-${test.name}";
+              version = "";
+              node = builtins.toJSON config;
+              passthru = {
+                inherit (test) testScript;
+                inherit config;
+                overrideTestDerivation = change: derivation (change { });
+              };
+            }
+            // change
+          );
+      in
+      derivation { };
+    runCommand =
+      name: attributes: script:
+      mkDerivation (
+        attributes
+        // {
+          inherit name;
+          version = "";
+          dontUnpack = true;
+          installPhase = script;
+        }
+      );
+    writeShellApplication = { name, runtimeInputs, text }: machine name "mkdir $out # ${toString runtimeInputs} ${text}";
+    pkgsStatic.busybox = nothing "busybox";
+    linuxPackages.kernel = nothing "linux";
+    binutils = nothing "binutils";
+    dosfstools = nothing "dosfstools";
+    edk2-uefi-shell = nothing "edk2-uefi-shell";
+    grub2_efi = nothing "grub";
+    libisoburn = nothing "libisoburn";
+    mtools = nothing "mtools";
+    perl = nothing "perl";
+    systemd = nothing "systemd";
+    util-linux = nothing "util-linux";
+    xz = nothing "xz";
   };
-  # The programs of an official Rust release run here as they are.
-  autoPatchelfHook = nothing "auto-patchelf-hook";
-  zlib = nothing "zlib";
-  rustPlatform = { inherit importCargoLock; };
-  llvmPackages.libclang = machine "libclang" ''
-    mkdir -p $out/lib
-    for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/x86_64-linux-gnu/libclang*.so*; do
-      [ ! -e $file ] || ln -sf $file $out/lib/
-    done
-    test -n "$(ls $out/lib)"
-  '';
-  linkFarm =
-    name: entries:
-    machine name (
-      "mkdir $out\n"
-      + builtins.concatStringsSep "" (
-        builtins.attrValues (builtins.mapAttrs (link: target: "ln -s ${target} $out/${link}\n") entries)
-      )
-    );
-  mkShell =
-    arguments:
-    mkDerivation (
-      {
-        name = "shell";
-        version = "";
-        dontUnpack = true;
-        installPhase = "mkdir $out";
-      }
-      // removeAttrs arguments [ "packages" ]
-      // {
-        nativeBuildInputs = arguments.packages or [ ];
-      }
-    );
-  nixfmt-tree = nothing "nixfmt-tree";
-}
+in
+packages
