@@ -1,14 +1,23 @@
 # `nix flake check`, as far as no guest is booted.
 {
   stdenv,
+  tree,
   cargoBuild,
   callPackage,
   firmware,
   packages,
 }:
 let
-  # A check that succeeds has nothing to tell.
-  cargoCheck = arguments: cargoBuild ({ installPhase = "touch $out"; } // arguments);
+  # A check that succeeds has nothing to tell. Tests read scenarios and documents too.
+  cargoCheck =
+    arguments:
+    cargoBuild (
+      {
+        src = tree;
+        installPhase = "touch $out";
+      }
+      // arguments
+    );
   # Compiled again, in another folder.
   again = firmware.overrideAttrs (before: {
     pname = "${before.pname}-again";

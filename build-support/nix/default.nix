@@ -36,6 +36,11 @@ let
 in
 {
   inherit packages parts;
-  checks = callPackage ./checks.nix { inherit packages; };
+  # No callPackage: it would add functions to the checks.
+  checks = import ./checks.nix {
+    inherit (pkgs) stdenv;
+    inherit (parts) cargoBuild firmware;
+    inherit tree callPackage packages;
+  };
   shell = callPackage ./shell.nix { };
 }

@@ -4,8 +4,13 @@ rec {
     packages: function: arguments:
     let
       call = if builtins.isFunction function then function else import function;
+      result = call (builtins.intersectAttrs (builtins.functionArgs call) packages // arguments);
     in
-    call (builtins.intersectAttrs (builtins.functionArgs call) packages // arguments);
+    # As nixpkgs' it adds functions to any set.
+    if builtins.isAttrs result then
+      result // { override = changes: callPackageWith packages function (arguments // changes); }
+    else
+      result;
 
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
   hasSuffix =

@@ -119,7 +119,7 @@ let
       machine name (
         "mkdir $out\n"
         + builtins.concatStringsSep "" (
-          builtins.attrValues (builtins.mapAttrs (link: target: "ln -s ${target} $out/${link}\n") entries)
+          builtins.attrValues (builtins.mapAttrs (link: target: "mkdir -p $(dirname $out/${link}) && ln -s ${target} $out/${link}\n") entries)
         )
       );
     mkShell =
