@@ -44,7 +44,7 @@ const INFO: Info = Info { maximum_storage: 3, remaining_storage: 2, maximum_vari
 
 #[test]
 fn without_a_daemon_nothing_but_the_head_of_the_memory_is_touched() {
-    let (window, absence) = Daemon::find(window(|_| {})).map(drop).err().map_or_else(|| panic!(), |error| error);
+    let (window, absence) = Daemon::find(window(|_| {})).map(drop).unwrap_err();
     assert_eq!(absence, Absence::Unanswered);
     assert!(window.window[REPLY_HEAD..].iter().all(|&byte| byte == 0xA5));
     assert!(window.buffer[REPLY_HEAD..].iter().all(|&byte| byte == 0x5A));
