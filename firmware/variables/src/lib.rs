@@ -10,6 +10,7 @@
 //! | [`journal`] | EDK2's fault tolerant write: a store is replaced as a whole |
 //! | [`volume`], [`format`] | bytes of the firmware volume, the store and its records, as EDK2 has them |
 //! | [`name`], [`error`] | keys; errors and their status |
+//! | [`remote`] | messages between a guest and a daemon that keeps its variables |
 //!
 //! The non-volatile store may come from a file that anyone can have written: it is never trusted to be well-formed.
 //! Neighbours: `runtime` is the `efiapi` edge over this; host tools read and write volumes with it.
@@ -25,6 +26,7 @@ pub mod journal;
 pub mod name;
 #[cfg(test)]
 mod random;
+pub mod remote;
 pub mod service;
 pub mod store;
 pub mod volume;
