@@ -6,8 +6,8 @@
 
 use alloc::vec::Vec;
 
+use crate::devices::{Class, DeviceOrder, Disk};
 use crate::load_option::LoadOption;
-use crate::policy::{Class, DeviceOrder, Disk};
 use crate::variables::{self, BOOT, OURS, Variables};
 
 /// Variable with the numbers of the entries made, for those of them that are not in `BootOrder`.

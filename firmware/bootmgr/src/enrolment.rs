@@ -10,7 +10,7 @@ use uefi_raw::table::runtime::VariableAttributes;
 use uefi_raw::{Guid, guid};
 
 use crate::menu::System;
-use crate::policy::status_text;
+use crate::status::status_text;
 use crate::variables::{GLOBAL, KEPT, OURS, SECURITY_DATABASE, Variables};
 
 /// `EFI_CERT_X509_GUID`.

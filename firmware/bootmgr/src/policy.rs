@@ -16,14 +16,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use services::device_path::DevicePathBuf;
 use services::file::DirectoryEntry;
 use services::{Handle, Status};
 
 use crate::automatic;
+use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
 use crate::indications::{self, Indications};
 use crate::load_option::{FORCE_RECONNECT, LoadOption};
 use crate::menu::Choice;
+use crate::status::status_text;
 use crate::variables::{self, BOOT, DRIVER, GLOBAL, Options, SYSTEM_PREPARATION, VOLATILE, Variables};
 use crate::vendors;
 
@@ -35,91 +36,6 @@ const KERNEL: &str = "kernel= of the guest's configuration";
 
 /// A loaded program, or why there is none: a text for a person to read.
 pub type Loaded = Result<Handle, String>;
-
-/// A kind of device to boot from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// A hard disk.
-    HardDisk,
-    /// A CD.
-    Cd,
-    /// A network device.
-    Network,
-}
-
-impl Class {
-    /// The letter that `boot=` of a guest's configuration has for it.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::HardDisk => b'c',
-            Self::Cd => b'd',
-            Self::Network => b'n',
-        }
-    }
-}
-
-/// The order in which kinds of devices are tried.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DeviceOrder {
-    /// What the toolstack says, which may be nothing. Kinds that it does not name follow in the order of
-    /// [`DeviceOrder::OTHERS`]: a guest that is installed from a CD is not to be lost because of its configuration.
-    pub classes: Vec<Class>,
-    /// Whether devices come before `BootOrder`.
-    pub first: bool,
-}
-
-impl DeviceOrder {
-    const OTHERS: [Class; 3] = [Class::HardDisk, Class::Cd, Class::Network];
-
-    /// All kinds, each once.
-    pub fn all(&self) -> Vec<Class> {
-        let mut all = Vec::new();
-        for class in self.classes.iter().chain(&Self::OTHERS) {
-            if !all.contains(class) {
-                all.push(*class);
-            }
-        }
-        all
-    }
-
-    /// When a kind has its turn.
-    pub fn rank(&self, class: Class) -> usize {
-        self.all().iter().position(|other| *other == class).unwrap_or(usize::MAX)
-    }
-}
-
-/// A disk, and the volumes found on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Disk {
-    /// What a person calls it: `xvda`.
-    pub name: String,
-    /// What kind it is of.
-    pub class: Class,
-    /// Its device path.
-    pub path: DevicePathBuf,
-    /// Its volumes.
-    pub volumes: Vec<Volume>,
-    /// What is wrong with it, or why there is nothing on it: what a person calls the disk or partition, and the reason.
-    pub problems: Vec<(String, String)>,
-}
-
-/// A device that has programs from elsewhere (`EFI_LOAD_FILE_PROTOCOL`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Network {
-    /// What a person calls it.
-    pub name: String,
-    /// Its handle.
-    pub handle: Handle,
-}
-
-/// A file system.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Volume {
-    /// What a person calls it: `xvda1`.
-    pub name: String,
-    /// Its handle.
-    pub handle: Handle,
-}
 
 /// What the guest's configuration asks of the boot manager.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -457,31 +373,6 @@ fn run(firmware: &mut dyn Firmware, what: &str, loaded: Loaded) -> String {
     };
     firmware.say(&outcome);
     outcome
-}
-
-/// A status as a person reads it.
-pub fn status_text(status: Status) -> String {
-    let text = match status {
-        Status::SUCCESS => "success",
-        Status::LOAD_ERROR => "load error",
-        Status::INVALID_PARAMETER => "invalid parameter",
-        Status::UNSUPPORTED => "unsupported",
-        Status::BUFFER_TOO_SMALL => "buffer too small",
-        Status::NOT_READY => "not ready",
-        Status::DEVICE_ERROR => "device error",
-        Status::WRITE_PROTECTED => "write protected",
-        Status::OUT_OF_RESOURCES => "out of memory",
-        Status::VOLUME_CORRUPTED => "file system is damaged",
-        Status::VOLUME_FULL => "volume is full",
-        Status::NO_MEDIA => "no medium",
-        Status::NOT_FOUND => "not found",
-        Status::ACCESS_DENIED => "access denied",
-        Status::TIMEOUT => "timed out",
-        Status::ABORTED => "aborted",
-        Status::SECURITY_VIOLATION => "refused by Secure Boot",
-        other => return format!("status {:#x}", other.0),
-    };
-    text.to_string()
 }
 
 #[cfg(test)]

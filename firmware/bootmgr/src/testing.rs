@@ -10,7 +10,7 @@ use services::{Handle, Status};
 use uefi_raw::Guid;
 use uefi_raw::table::runtime::VariableAttributes;
 
-use crate::policy::{Class, Disk, Volume};
+use crate::devices::{Class, Disk, Volume};
 use crate::variables::{GLOBAL, Variables};
 
 /// Variables in a table.

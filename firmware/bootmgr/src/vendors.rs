@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::policy::{Firmware, Volume};
+use crate::devices::Volume;
+use crate::policy::Firmware;
 
 /// Folder of the vendors' folders.
 const VENDORS: &str = "\\EFI";

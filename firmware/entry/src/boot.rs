@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bootmgr::devices::DeviceOrder;
 use bootmgr::live::{self, Host, Kernel};
-use bootmgr::policy::{DeviceOrder, Wishes};
+use bootmgr::policy::Wishes;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;

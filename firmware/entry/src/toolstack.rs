@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 
+use bootmgr::devices::{Class, DeviceOrder};
 use bootmgr::live::Kernel;
-use bootmgr::policy::{Class, DeviceOrder};
 use drivers::cmos::{self, BootDevice};
 use drivers::direct_boot::DirectBoot;
 use drivers::domain::EmulatedMachine;

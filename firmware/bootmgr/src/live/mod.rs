@@ -24,9 +24,11 @@ use uefi_raw::protocol::block::BlockIoProtocol;
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
 use uefi_raw::protocol::media::LoadFileProtocol;
 
+use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
 use crate::load_option::LoadOption;
 use crate::menu::{self, Choice};
-use crate::policy::{self, Class, DeviceOrder, Disk, Firmware, Loaded, Network, Volume, Wishes};
+use crate::policy::{self, Firmware, Loaded, Wishes};
+use crate::status::status_text;
 
 mod complete;
 mod runtime;
@@ -121,7 +123,7 @@ impl Live<'_> {
         });
         prepared.map(|()| loaded).map_err(|status| {
             let _ = api::unload_image(loaded);
-            format!("cannot be started: {}", policy::status_text(status))
+            format!("cannot be started: {}", status_text(status))
         })
     }
 
@@ -175,7 +177,7 @@ impl Firmware for Live<'_> {
     }
 
     fn load_network(&mut self, network: &Network) -> Loaded {
-        let path = api::device_path(network.handle).map_err(policy::status_text)?;
+        let path = api::device_path(network.handle).map_err(status_text)?;
         self.load(path.as_path()).map_err(|error| error.to_string())
     }
 

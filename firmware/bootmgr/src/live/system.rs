@@ -12,9 +12,9 @@ use uefi_raw::table::runtime::ResetType;
 
 use super::{Live, complete, runtime, with_paths};
 use crate::automatic;
+use crate::devices::{Class, Volume};
 use crate::load_option::LoadOption;
 use crate::menu::System;
-use crate::policy::{Class, Volume};
 
 impl System for Live<'_> {
     fn name(&self) -> String {

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use super::frame::Frame;
 use super::list::{List, Row};
 use super::{Choice, Key, Next, Page, System};
+use crate::devices::Volume;
 use crate::enrolment::{self, Database};
-use crate::policy::Volume;
 
 /// What a file is looked for for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

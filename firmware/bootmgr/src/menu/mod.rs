@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 
 use services::file::DirectoryEntry;
 
+use crate::devices::Volume;
 use crate::load_option::LoadOption;
-use crate::policy::Volume;
 use crate::variables::Variables;
 
 pub mod browser;

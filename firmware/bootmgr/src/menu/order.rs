@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::list::{List, Row};
 use super::{Key, Next, Page, Question, System};
 use crate::load_option::{ACTIVE, LoadOption};
-use crate::policy::status_text;
+use crate::status::status_text;
 use crate::variables::{self, BOOT, GLOBAL};
 
 const TIMEOUT: &str = "Timeout";

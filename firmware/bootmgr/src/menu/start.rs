@@ -11,7 +11,7 @@ use super::list::{List, Row};
 use super::order::OrderPage;
 use super::text::TextPage;
 use super::{Choice, Key, Next, Page, System};
-use crate::policy::Volume;
+use crate::devices::Volume;
 use crate::variables::BOOT;
 
 /// Where UEFI shells are kept.
