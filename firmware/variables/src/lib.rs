@@ -6,7 +6,8 @@
 //! | [`global`] | attributes and sizes of the globally defined variables |
 //! | [`authenticator`] | the seam for authenticated writes |
 //! | [`store`] | [`Store`]: records in a region, written so that a cut leaves old or new |
-//! | [`backend`] | where a store's bytes live |
+//! | [`backend`] | where a store's bytes live: memory, or a volume on a medium that survives cuts |
+//! | [`journal`] | EDK2's fault tolerant write: a store is replaced as a whole |
 //! | [`volume`], [`format`] | bytes of the firmware volume, the store and its records, as EDK2 has them |
 //! | [`name`], [`error`] | keys; errors and their status |
 //!
@@ -20,6 +21,7 @@ pub mod backend;
 pub mod error;
 pub mod format;
 pub mod global;
+pub mod journal;
 pub mod name;
 #[cfg(test)]
 mod random;
@@ -28,7 +30,7 @@ pub mod store;
 pub mod volume;
 
 pub use authenticator::{Authenticator, NoVerifier};
-pub use backend::Backend;
+pub use backend::{Backend, Durable};
 pub use error::Error;
 pub use name::Key;
 pub use service::{Info, Limits, NextVariable, Variable, Variables};

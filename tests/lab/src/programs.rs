@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::cache::{Cache, Key};
-use crate::packages::{Apt, unpack};
+use crate::packages::{self, Apt, unpack};
 
 /// A program by the name scenarios use, the package (and suite) it is in, and its path there.
 struct Program {
@@ -105,13 +105,7 @@ impl Programs {
     /// # Errors
     /// The package cannot be had.
     pub fn package(&self, package: &str) -> Result<PathBuf> {
-        let mut key = Key::default().with(package);
-        for file in self.apt.alone(&[package])? {
-            key = key.with(file.file).with(file.digest);
-        }
-        self.cache.entry("package", &key, |folder| {
-            self.apt.download_alone(&[package])?.iter().try_for_each(|file| unpack(file, folder))
-        })
+        packages::content(&self.cache, &self.apt, package)
     }
 
     /// The file of a program.
