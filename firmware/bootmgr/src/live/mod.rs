@@ -1,16 +1,21 @@
-//! The running firmware behind [`crate::policy::Firmware`].
+//! The running firmware behind [`crate::policy::Firmware`] and [`crate::menu::System`].
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`complete`] | short-form device paths become whole |
+//! | [`runtime`] | the runtime services: variables, time, reset |
+//! | [`system`] | what the menu asks |
+//! | [`screen`] | the console as the menu's display and keyboard |
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ptr::null_mut;
-
 use services::api;
-use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
+use services::device_path::{DevicePath, DevicePathBuf, Node};
 use services::event::group;
-use services::file::FileSource;
+use services::file::{DirectoryEntry, FileSource};
 use services::handle::OpenAttributes;
 use services::image::LoadError;
 use services::{Guid, Handle, Status};
@@ -18,13 +23,18 @@ use uefi_raw::guid;
 use uefi_raw::protocol::block::BlockIoProtocol;
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
 use uefi_raw::protocol::media::LoadFileProtocol;
-use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes, VariableVendor};
 
+use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
 use crate::load_option::LoadOption;
-use crate::policy::{self, Class, DeviceOrder, Disk, Firmware, Loaded, Network, Volume};
+use crate::menu::{self, Choice};
+use crate::policy::{self, Firmware, Loaded, Wishes};
+use crate::status::status_text;
 
-/// `EFI_GLOBAL_VARIABLE` (UEFI 2.10 §3.3).
-const GLOBAL: Guid = VariableVendor::GLOBAL_VARIABLE.0;
+mod complete;
+mod runtime;
+mod screen;
+mod system;
+
 /// Vendor media of the RAM disk that a Linux kernel's EFI stub takes: `LINUX_EFI_INITRD_MEDIA_GUID` (Linux,
 /// `include/linux/efi.h`).
 const LINUX_INITRD: Guid = guid!("5568e427-68fc-4f3d-ac74-ca555231cc68");
@@ -49,6 +59,14 @@ pub trait Host {
     }
     /// Starts drivers that network devices bring along.
     fn start_network_drivers(&self) {}
+    /// What is known of the machine, for a person: names and values.
+    fn information(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// The last lines of the firmware's log.
+    fn log(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A program is about to be loaded.
     fn loading(&self);
     /// A program is about to be started.
@@ -70,11 +88,13 @@ pub struct Live<'a> {
     host: &'a dyn Host,
     /// Where the RAM disk of the kernel that is about to start is published.
     initrd: Option<Handle>,
+    /// The disks when they were last asked for.
+    disks: Vec<Disk>,
 }
 
 /// Boots what there is to boot. Comes back when nothing is left to try.
-pub fn boot(host: &dyn Host) {
-    policy::boot(&mut Live { host, initrd: None });
+pub fn boot(host: &dyn Host, wishes: Wishes) {
+    policy::boot(&mut Live { host, initrd: None, disks: Vec::new() }, wishes);
 }
 
 impl Live<'_> {
@@ -103,7 +123,7 @@ impl Live<'_> {
         });
         prepared.map(|()| loaded).map_err(|status| {
             let _ = api::unload_image(loaded);
-            format!("cannot be started: {}", policy::status_text(status))
+            format!("cannot be started: {}", status_text(status))
         })
     }
 
@@ -137,7 +157,7 @@ impl Live<'_> {
             problems.push((name.clone(), "no file system found".to_string()));
         }
         let class = if is_cd(handle) { Class::Cd } else { Class::HardDisk };
-        Disk { name, class, volumes, problems }
+        Disk { name, class, path: path.to_owned(), volumes, problems }
     }
 
     /// The disk's name, or its device path in words.
@@ -157,7 +177,7 @@ impl Firmware for Live<'_> {
     }
 
     fn load_network(&mut self, network: &Network) -> Loaded {
-        let path = api::device_path(network.handle).map_err(policy::status_text)?;
+        let path = api::device_path(network.handle).map_err(status_text)?;
         self.load(path.as_path()).map_err(|error| error.to_string())
     }
 
@@ -168,32 +188,12 @@ impl Firmware for Live<'_> {
         devices.map(|(handle, path)| Network { name: path.as_path().to_text(), handle }).collect()
     }
 
-    fn variable(&mut self, name: &str) -> Option<Vec<u8>> {
-        let name = utf16(name);
-        let get = |size: &mut usize, data: *mut u8| {
-            // SAFETY: the runtime services table is the firmware's own, the arguments are valid for the call.
-            unsafe { (runtime_services().get_variable)(name.as_ptr(), &GLOBAL, null_mut(), size, data) }
-        };
-        let mut size = 0;
-        if get(&mut size, null_mut()) != Status::BUFFER_TOO_SMALL {
-            return None;
-        }
-        let mut data = alloc::vec![0; size];
-        (get(&mut size, data.as_mut_ptr()) == Status::SUCCESS).then_some(data)
-    }
-
-    fn delete_variable(&mut self, name: &str) {
-        set_variable(name, VariableAttributes::empty(), &[]);
-    }
-
-    fn set_boot_current(&mut self, number: u16) {
-        let attributes = VariableAttributes::BOOTSERVICE_ACCESS | VariableAttributes::RUNTIME_ACCESS;
-        set_variable("BootCurrent", attributes, &number.to_le_bytes());
-    }
-
     fn load_option(&mut self, option: &LoadOption) -> Loaded {
-        let path = DevicePath::from_bytes(&option.path).map_err(|error| error.to_string())?;
-        let candidates = complete(path);
+        let path = option.path().map_err(|error| error.to_string())?;
+        if path.nodes().any(|node| matches!(node, Node::Mac { .. })) {
+            self.host.start_network_drivers();
+        }
+        let candidates = complete::complete(path)?;
         let mut reason = "its device is not there".to_string();
         for candidate in candidates {
             match self.load(candidate.as_path()) {
@@ -231,6 +231,28 @@ impl Firmware for Live<'_> {
         status
     }
 
+    fn start_before(&mut self, program: Handle) -> Status {
+        api::start_image(program).unwrap_or_else(|status| status)
+    }
+
+    fn connect(&mut self, anew: bool) {
+        if anew {
+            // Most handles are no controllers, and a driver may refuse.
+            for handle in api::all_handles() {
+                let _ = api::disconnect(handle);
+            }
+        }
+        api::connect_all();
+    }
+
+    fn list(&mut self, volume: &Volume, path: &str) -> Result<Vec<DirectoryEntry>, String> {
+        api::list_directory(volume.handle, path).map_err(|error| error.to_string())
+    }
+
+    fn exists(&mut self, volume: &Volume, path: &str) -> bool {
+        api::file_exists(volume.handle, path)
+    }
+
     fn disks(&mut self) -> Vec<Disk> {
         let volumes = with_paths(&SimpleFileSystemProtocol::GUID);
         let (partitions, disks): (Vec<_>, Vec<_>) = with_paths(&BlockIoProtocol::GUID)
@@ -240,6 +262,7 @@ impl Firmware for Live<'_> {
             disks.iter().map(|(handle, path)| self.disk(*handle, path.as_path(), &partitions, &volumes)).collect();
         // xvdz comes before xvdaa.
         disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        self.disks.clone_from(&disks);
         disks
     }
 
@@ -249,6 +272,19 @@ impl Firmware for Live<'_> {
 
     fn say(&mut self, line: &str) {
         say(line);
+    }
+
+    fn is_menu_wanted(&mut self, seconds: u16) -> bool {
+        screen::is_menu_wanted(seconds)
+    }
+
+    fn wait_for_key(&mut self) -> bool {
+        api::wait_for_key(None).is_some()
+    }
+
+    fn menu(&mut self, message: Option<String>) -> Choice {
+        let _ = self.disks();
+        screen::with(|screen| menu::run(self, screen, message, screen::key))
     }
 }
 
@@ -295,82 +331,13 @@ fn with_paths(protocol: &Guid) -> Vec<(Handle, DevicePathBuf)> {
     handles.filter_map(|handle| Some((handle, api::device_path(handle).ok()?))).collect()
 }
 
-/// The whole device paths that a boot entry's path stands for (UEFI 2.10 §3.1.2): itself, or for a path that starts with a
-/// partition or a file, that on every volume it fits. A path to a device alone gets the removable media path, on it or on the
-/// volumes below it.
-fn complete(path: &DevicePath) -> Vec<DevicePathBuf> {
-    let has_file = path.nodes().any(|node| matches!(node, Node::FilePath(_)));
-    let default = Node::FilePath(policy::REMOVABLE_PATH.to_string());
-    let prefixes: Vec<DevicePathBuf> = match path.nodes().next() {
-        Some(Node::HardDrive { start, signature, .. }) => with_paths(&SimpleFileSystemProtocol::GUID)
-            .into_iter()
-            .map(|(_, volume)| volume)
-            .filter(|volume| volume.as_path().nodes().any(|node| is_partition(&node, start, &signature)))
-            .map(|volume| join(&volume, path, 1))
-            .collect(),
-        Some(Node::FilePath(_)) => {
-            with_paths(&SimpleFileSystemProtocol::GUID).iter().map(|(_, volume)| join(volume, path, 0)).collect()
-        }
-        _ if !has_file => with_paths(&SimpleFileSystemProtocol::GUID)
-            .into_iter()
-            .map(|(_, volume)| volume)
-            .filter(|volume| volume.as_path().starts_with(path))
-            .collect(),
-        _ => alloc::vec![path.to_owned()],
-    };
-    if has_file {
-        return prefixes;
-    }
-    prefixes.into_iter().filter_map(|prefix| prefix.with(&default).ok()).collect()
-}
-
-fn is_partition(node: &Node, wanted_start: u64, wanted: &Signature) -> bool {
-    matches!(node, Node::HardDrive { start, signature, .. } if *start == wanted_start && signature == wanted)
-}
-
-/// `volume` followed by the nodes of `path` from number `skip` on.
-fn join(volume: &DevicePathBuf, path: &DevicePath, skip: usize) -> DevicePathBuf {
-    let mut joined = volume.clone();
-    for node in path.nodes().skip(skip) {
-        if joined.push(&node).is_err() {
-            break;
-        }
-    }
-    joined
-}
-
 /// Prints a line on the console.
 pub fn say(line: &str) {
     log::info!("{line}");
-    let table = api::system_table();
-    if table.is_null() {
-        return;
-    }
-    // SAFETY: the firmware's own table; its console output is a protocol of the firmware or null.
-    let output = unsafe { (*table).stdout };
-    if output.is_null() {
-        return;
-    }
-    let text = utf16(&format!("{line}\r\n"));
-    // SAFETY: the protocol is installed, the text ends with a zero.
-    let _ = unsafe { ((*output).output_string)(output, text.as_ptr()) };
+    api::print(&format!("{line}\r\n"));
 }
 
-fn set_variable(name: &str, attributes: VariableAttributes, data: &[u8]) {
-    let wide = utf16(name);
-    // SAFETY: the runtime services table is the firmware's own, the arguments are valid for the call.
-    let status =
-        unsafe { (runtime_services().set_variable)(wide.as_ptr(), &GLOBAL, attributes, data.len(), data.as_ptr()) };
-    if status != Status::SUCCESS && !(data.is_empty() && status == Status::NOT_FOUND) {
-        log::warn!("setting {name}: {status}");
-    }
-}
-
-fn runtime_services() -> &'static RuntimeServices {
-    // SAFETY: made at the start of the services and never freed; read between calls only.
-    unsafe { &*(*api::system_table()).runtime_services }
-}
-
+/// Text with a null.
 fn utf16(text: &str) -> Vec<u16> {
     text.encode_utf16().chain([0]).collect()
 }
@@ -388,7 +355,7 @@ mod tests {
             start: 2048,
             size: 4,
             format: services::device_path::PartitionFormat::MBR,
-            signature: Signature::Mbr(1),
+            signature: services::device_path::Signature::Mbr(1),
         });
         let names = [disk, partition.unwrap(), cd].map(|path| Part::of(path.as_path()).name("xvdc"));
         assert_eq!(names, ["xvdc", "xvdc2", "xvdc (CD boot image 0)"]);
