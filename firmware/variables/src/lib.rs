@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`service`] | [`Variables`]: GetVariable, GetNextVariableName, SetVariable, QueryVariableInfo with their rules |
 //! | [`global`] | attributes and sizes of the globally defined variables |
-//! | [`authenticator`] | the seam for authenticated writes |
+//! | [`authenticator`] | [`TimeBased`]: whether an authenticated write may be made |
+//! | [`signature_list`] | content of PK, KEK, db, dbx |
 //! | [`store`] | [`Store`]: records in a region, written so that a cut leaves old or new |
 //! | [`backend`] | where a store's bytes live |
 //! | [`volume`], [`format`] | bytes of the firmware volume, the store and its records, as EDK2 has them |
@@ -24,10 +25,11 @@ pub mod name;
 #[cfg(test)]
 mod random;
 pub mod service;
+pub mod signature_list;
 pub mod store;
 pub mod volume;
 
-pub use authenticator::{Authenticator, NoVerifier};
+pub use authenticator::{Authenticator, NoVerifier, TimeBased};
 pub use backend::Backend;
 pub use error::Error;
 pub use name::Key;
