@@ -1,6 +1,6 @@
 //! The running firmware behind [`crate::policy::Firmware`].
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -58,7 +58,7 @@ pub trait Host {
 /// A kernel that the guest's configuration names.
 pub struct Kernel {
     /// The program, or why it could not be read.
-    pub program: Result<Vec<u8>, String>,
+    pub program: Result<Cow<'static, [u8]>, String>,
     /// Its RAM disk.
     pub initrd: Option<Box<dyn FileSource>>,
     /// Its command line.

@@ -23,7 +23,7 @@ use crate::load_option::LoadOption;
 pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 
 /// What a person calls the kernel that the guest's configuration names.
-const KERNEL: &str = "kernel= of the guest's configuration";
+const KERNEL: &str = "the kernel of the guest's configuration";
 
 /// A loaded program, or why there is none, for a person to read.
 pub type Loaded = Result<Handle, String>;
@@ -406,7 +406,7 @@ mod tests {
         machine.variables.insert("BootNext".into(), alloc::vec![2, 0]);
         boot(&mut machine);
         assert_eq!(machine.started, [7, 2, 10, 1, 100]);
-        assert_eq!(machine.said[0], "Starting kernel= of the guest's configuration");
+        assert_eq!(machine.said[0], "Starting the kernel of the guest's configuration");
     }
 
     #[test]
@@ -415,7 +415,7 @@ mod tests {
         machine.kernel = Some(Err("no EFI program".into()));
         boot(&mut machine);
         assert_eq!(machine.started, [10, 1, 100]);
-        assert_eq!(machine.said[0], "kernel= of the guest's configuration: no EFI program");
+        assert_eq!(machine.said[0], "the kernel of the guest's configuration: no EFI program");
     }
 
     #[test]

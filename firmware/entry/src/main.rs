@@ -20,6 +20,7 @@ mod frames;
 mod home;
 mod logger;
 mod machine;
+mod modules;
 mod panic;
 mod runtime_driver;
 mod smbios;
