@@ -109,5 +109,5 @@ fn memory(module: &Module, top: u64) -> Option<&'static mut [u8]> {
 }
 
 fn refuse(module: &Module, what: &str) {
-    live::say(&format!("ramdisk= of the guest's configuration ({} bytes) is not used: it is {what}", module.size));
+    live::say(&format!("ramdisk= ({} bytes) is not used: it is {what}", module.size));
 }

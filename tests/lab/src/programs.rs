@@ -114,6 +114,12 @@ impl Programs {
         })
     }
 
+    /// A program of the Python environment that `tests/setup` makes.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.cache.path("venv/bin").join(name)
+    }
+
     /// The file of a program.
     ///
     /// # Errors
