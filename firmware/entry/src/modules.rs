@@ -11,10 +11,8 @@ use bootmgr::live::{self, Kernel};
 use hw::paging::PAGE;
 use platform::module::Contents;
 use platform::{Module, Platform};
-use variables::backend::NoMedium;
-use variables::journal::{self, Areas, Recovery};
-use variables::store::Store;
-use variables::volume::{self, REGION_SIZE};
+use variables::journal::Recovery;
+use variables::volume::{self, Unusable};
 
 use crate::home;
 
@@ -71,20 +69,14 @@ impl Modules {
 /// # Errors
 /// It cannot be used, in words.
 pub fn mend(volume: &mut [u8]) -> Result<(), &'static str> {
-    match journal::recover(volume, &mut NoMedium) {
+    match volume::prepare(volume) {
         Ok(Recovery::Completed) => log::warn!("variables: a write that was cut has been completed"),
         Ok(Recovery::Abandoned) => log::warn!("variables: a write that was cut has been given up"),
-        Ok(_) | Err(_) => {}
+        Ok(_) => {}
+        Err(Unusable::Volume(_)) => return Err("a variable store whose volume header is damaged"),
+        Err(Unusable::Store(_)) => return Err("a damaged variable store, or one of more than 256 KiB"),
     }
-    let offset = volume::store_offset(volume).map_err(|_| "a variable store whose volume header is damaged")?;
-    let store = store(volume);
-    Store::open(store, offset).map(drop).map_err(|_| "a damaged variable store, or one of more than 256 KiB")
-}
-
-/// The part of a volume with the store.
-pub fn store(volume: &mut [u8]) -> &mut [u8] {
-    let end = Areas::of(volume.len()).map_or(volume.len(), |areas| areas.store.end).min(REGION_SIZE);
-    &mut volume[..end]
+    Ok(())
 }
 
 /// Gives the whole pages of a range of modules back.

@@ -61,7 +61,7 @@ pub fn hand_over(start: &mut Start, xen: &AttachedXen, own: Option<&'static mut 
 
 /// Copies the part of a volume that has the store.
 fn copy_store(volume: &mut [u8], region: &mut [u8]) {
-    let store = modules::store(volume);
+    let store = variables::volume::region(volume);
     if let Some(place) = region.get_mut(..store.len()) {
         place.copy_from_slice(store);
     }
