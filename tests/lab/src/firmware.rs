@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use image::assemble::{Image, assemble};
 use image::core_image::CoreImage;
 use image::layout::Layout;
@@ -75,12 +75,10 @@ impl Vars {
     /// There is no such source, or `virt-fw-vars` refuses.
     pub fn bytes(&self, sources: &Sources) -> Result<Vec<u8>> {
         let program = sources.programs.tool("virt-fw-vars");
-        if !program.exists() {
-            bail!("there is no {}: tests/setup makes it", program.display());
-        }
         let path = sources.scratch.join("vars.fd");
         command::write(&path, sources.source(&self.from)?)?;
-        command::output(Command::new(program).arg("--inplace").arg(&path).args(&self.arguments))?;
+        command::output(Command::new(program).arg("--inplace").arg(&path).args(&self.arguments))
+            .context("virt-fw-vars, which tests/setup installs")?;
         command::read(&path)
     }
 }
