@@ -8,11 +8,14 @@
 //! | [`sbom`], [`in_toto`] | the bill of materials; statements and their envelopes |
 //! | [`digest`], [`sums`] | digests of a file and of many |
 //! | [`signature`], [`verification`] | signatures, and what is checked of a release |
+//! | [`audit`], [`difference`], [`verdict`] | a rebuild from source, what differs, and what is said about it |
 //!
 //! Neighbours: `image` knows the layout of the images, `variables` the variable store.
 
+pub mod audit;
 pub mod commands;
 pub mod dependencies;
+pub mod difference;
 pub mod digest;
 pub mod in_toto;
 pub mod manifest;
@@ -23,6 +26,7 @@ pub mod signature;
 pub mod sources;
 pub mod sums;
 pub mod toolchain;
+pub mod verdict;
 pub mod verification;
 
 #[cfg(test)]

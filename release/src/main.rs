@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ovmf_xen::commands::{Outcome, pin, sign, verify};
+use ovmf_xen::commands::{Outcome, audit, pin, pins, sign, verify};
 
 /// Firmware images for Xen guests: take them apart, make and check releases.
 #[derive(Parser)]
@@ -15,14 +15,18 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
+    Audit(audit::Arguments),
     Pin(pin::Arguments),
+    Pins(pins::Arguments),
     Sign(sign::Arguments),
     Verify(verify::Arguments),
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Pin(arguments) => pin::run(&arguments),
+        Command::Pins(arguments) => pins::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }

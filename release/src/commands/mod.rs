@@ -1,6 +1,8 @@
 //! The commands. Each file has `Arguments` and `run`.
 
+pub mod audit;
 pub mod pin;
+pub mod pins;
 pub mod sign;
 pub mod verify;
 

@@ -41,18 +41,15 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         eprintln!("{}: not signed, as it does not hold", arguments.release.display());
         return Ok(Outcome::Failure);
     };
-    let password = arguments.password_file.as_deref().map(first_line).transpose()?;
+    let file = arguments.password_file.as_deref();
     if let Some(path) = &arguments.minisign {
-        let key = minisign::secret_key(path, password.clone())?;
+        let key = minisign::secret_key(path, file.map(first_line).transpose()?)?;
         write(&arguments.release, Scheme::Minisign, |file, content| {
             minisign::sign(&key, content, &format!("ovmf-xen {version} {file}"))
         })?;
     }
     if let Some(path) = &arguments.ssh {
-        let key = ssh::private_key(path, || match password {
-            Some(password) => Ok(password),
-            None => rpassword::prompt_password("Password of the SSH key: ").context("no password can be asked for"),
-        })?;
+        let key = ssh::private_key(path, || password(file))?;
         write(&arguments.release, Scheme::Ssh, |_, content| ssh::sign(&key, content))?;
     }
     Ok(Outcome::Success)
@@ -67,6 +64,17 @@ fn write(folder: &Path, scheme: Scheme, sign: impl Fn(&str, &[u8]) -> Result<Str
         println!("{}: made", path.display());
     }
     Ok(())
+}
+
+/// The password of an SSH key, from a file or from the terminal.
+pub(super) fn password(file: Option<&Path>) -> Result<String> {
+    file.map_or_else(
+        || {
+            rpassword::prompt_password("Password of the SSH key: ")
+                .context("no password can be asked for; see --password-file")
+        },
+        first_line,
+    )
 }
 
 fn first_line(path: &Path) -> Result<String> {
