@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::difference;
+use crate::compare::compare;
 use crate::digest::sha256;
 use crate::manifest::{self, Artifact, Manifest};
 use crate::release_set::{Ingredients, ReleaseSet, SUMS};
 use crate::signature::{Keys, Scheme};
+use crate::symbols::Symbols;
 use crate::{sources, toolchain};
 
 /// What is to be audited, and how.
@@ -83,6 +84,9 @@ pub struct Findings {
     #[serde(skip)]
     pub manifest: Manifest,
 }
+
+/// Differences that the verdict lists; `ovmf-xen compare` shows all.
+const SHOWN: usize = 20;
 
 impl Findings {
     fn new(manifest: Manifest, text: &[u8], checks: Vec<Check>) -> Self {
@@ -231,9 +235,19 @@ impl Audit<'_> {
         // The published file says more than its hash, if it is at hand and is what the manifest names.
         let published = fs::read(self.beside(name)).ok().filter(|bytes| sha256(bytes) == claimed.digests.sha256);
         if let Some(published) = published {
-            check.details.extend(difference::explain(&published, bytes, claimed));
+            check.details.extend(self.explain(bytes, &published));
         }
         check
+    }
+
+    /// Region, file and nearest symbol of each difference, by the symbols of the core that was built here.
+    fn explain(&self, made: &[u8], published: &[u8]) -> Vec<String> {
+        let core = fs::read(self.scratch.join("target/x86_64-unknown-none/release/ovmf-xen-core")).ok();
+        let symbols = core.and_then(|elf| Symbols::from_elf(&elf).ok());
+        let comparison = compare(made, published, symbols.as_ref());
+        let mut lines: Vec<_> = comparison.differences.iter().take(SHOWN).map(ToString::to_string).collect();
+        lines.push(format!("{} bytes differ, in {} places", comparison.differing_bytes, comparison.count));
+        lines
     }
 }
 

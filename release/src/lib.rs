@@ -8,15 +8,24 @@
 //! | [`sbom`], [`in_toto`] | the bill of materials; statements and their envelopes |
 //! | [`digest`], [`sums`] | digests of a file and of many |
 //! | [`signature`], [`verification`] | signatures, and what is checked of a release |
-//! | [`audit`], [`difference`], [`verdict`] | a rebuild from source, what differs, and what is said about it |
+//! | [`audit`], [`verdict`] | a rebuild from source, and what is said about it |
+//! | [`compare`] | what differs between two images: region, file, symbol |
+//! | [`drawing`] | an image's regions and what is in them, as text |
+//! | [`files`] | reading and replacing files |
+//! | [`guids`] | well-known GUIDs by name |
+//! | [`symbols`] | addresses in the core and in PE files by name |
+//! | [`var_store`] | the variables of an image or store, read and changed |
 //!
 //! Neighbours: `image` knows the layout of the images, `variables` the variable store.
 
 pub mod audit;
 pub mod commands;
+pub mod compare;
 pub mod dependencies;
-pub mod difference;
 pub mod digest;
+pub mod drawing;
+pub mod files;
+pub mod guids;
 pub mod in_toto;
 pub mod manifest;
 pub mod nixpkgs;
@@ -25,7 +34,9 @@ pub mod sbom;
 pub mod signature;
 pub mod sources;
 pub mod sums;
+pub mod symbols;
 pub mod toolchain;
+pub mod var_store;
 pub mod verdict;
 pub mod verification;
 

@@ -10,6 +10,7 @@ use super::Outcome;
 use super::sign::password;
 use super::verify::KeyArguments;
 use crate::audit::{Audit, Findings, Verdict};
+use crate::files;
 use crate::signature::ssh;
 use crate::verdict;
 
@@ -71,11 +72,11 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let findings = audit.run()?;
     let text = verdict::text(&findings);
     let data = serde_json::to_string_pretty(&findings)? + "\n";
-    print!("{}", if arguments.json { &data } else { &text });
+    files::print(if arguments.json { &data } else { &text })?;
     if let Some(out) = &arguments.out {
         fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        write(out, "verdict.txt", &text)?;
-        write(out, "verdict.json", &data)?;
+        files::replace(&out.join("verdict.txt"), text.as_bytes())?;
+        files::replace(&out.join("verdict.json"), data.as_bytes())?;
         write_statement(out, &findings, key.as_ref())?;
     }
     Ok(match findings.verdict {
@@ -92,10 +93,5 @@ fn write_statement(out: &Path, findings: &Findings, key: Option<&ssh_key::Privat
         return Ok(());
     };
     let data = key.map_or_else(|| Ok(statement.clone()), |key| verdict::envelope(&statement, key))?;
-    write(out, name, &(serde_json::to_string_pretty(&data)? + "\n"))
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
-    fs::write(&path, text).with_context(|| path.display().to_string())
+    files::replace(&out.join(name), (serde_json::to_string_pretty(&data)? + "\n").as_bytes())
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
+use crate::files;
 use crate::manifest::{Artifact, Kind, Manifest};
 
 /// Print the hashes of a release in the form that a packager pastes.
@@ -48,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.manifest;
     let text = fs::read(path).with_context(|| format!("{}: --manifest names another", path.display()))?;
     let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
-    print!("{}", pins(&manifest, arguments.format)?);
+    files::print(pins(&manifest, arguments.format)?)?;
     Ok(Outcome::Success)
 }
 

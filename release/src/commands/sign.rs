@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::Outcome;
+use crate::files;
 use crate::signature::{Keys, SIGNED, Scheme, minisign, ssh};
 use crate::verification;
 
@@ -60,7 +61,7 @@ fn write(folder: &Path, scheme: Scheme, sign: impl Fn(&str, &[u8]) -> Result<Str
         let content = folder.join(file);
         let content = fs::read(&content).with_context(|| content.display().to_string())?;
         let path = folder.join(scheme.file(file));
-        fs::write(&path, sign(file, &content)?).with_context(|| path.display().to_string())?;
+        files::replace(&path, sign(file, &content)?.as_bytes())?;
         println!("{}: made", path.display());
     }
     Ok(())
