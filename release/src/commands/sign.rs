@@ -36,7 +36,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let report = verification::verify(&arguments.release, &Keys::default(), None)?;
     for problem in &report.problems {
-        eprintln!("{problem}");
+        eprintln!("{}", files::printable(&problem.to_string()));
     }
     let Some(version) = report.version.filter(|_| report.problems.is_empty()) else {
         eprintln!("{}: not signed, as it does not hold", arguments.release.display());
