@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`commands`] | one file per command: its arguments, its output, its exit status |
 //! | [`release_set`] | a release, made from a tree and its images |
-//! | [`manifest`] | what a release says about itself; [`sources`], [`toolchain`], [`dependencies`], [`nixpkgs`] fill it |
+//! | [`manifest`] | what a release says about itself; [`sources`], [`toolchain`], [`dependencies`], [`nixpkgs`] fill it; [`notices`] are the licences |
 //! | [`sbom`], [`in_toto`] | the bill of materials; statements and their envelopes |
 //! | [`digest`], [`sums`] | digests of a file and of many |
 //! | [`signature`], [`verification`] | signatures, and what is checked of a release |
@@ -29,6 +29,7 @@ pub mod guids;
 pub mod in_toto;
 pub mod manifest;
 pub mod nixpkgs;
+pub mod notices;
 pub mod release_set;
 pub mod sbom;
 pub mod signature;
