@@ -55,6 +55,12 @@ impl Digests {
     }
 }
 
+/// The SRI hash of a SHA-256 in hex.
+#[must_use]
+pub fn sri_of_hex(sha256: &str) -> Option<String> {
+    hex::decode(sha256).ok().map(|bytes| sri(&bytes))
+}
+
 fn sri(sha256: &[u8]) -> String {
     format!("sha256-{}", Base64::encode_string(sha256))
 }

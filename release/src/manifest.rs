@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::dependencies::Dependency;
-use crate::digest::{Digests, is_hex};
+use crate::digest::{self, Digests, is_hex};
 use crate::nixpkgs::Nixpkgs;
 use crate::toolchain::Toolchain;
 
@@ -187,7 +187,11 @@ impl Artifact {
         require(is_hex(sha256, 32), &named("sha256"), "is no SHA-256 in lower-case hex")?;
         require(is_hex(sha512, 64), &named("sha512"), "is no SHA-512 in lower-case hex")?;
         require(is_hex(blake2b, 64), &named("blake2b"), "is no BLAKE2b of 512 bits in lower-case hex")?;
-        require(sri.starts_with("sha256-"), &named("sri"), "is no SRI hash")?;
+        require(
+            digest::sri_of_hex(sha256).as_ref() == Some(sri),
+            &named("sri"),
+            "is not the SHA-256 in its other form",
+        )?;
         let mut end = 0;
         for region in &self.layout {
             require(region.offset >= end && region.size > 0, &named(&region.region), "overlaps the region before")?;

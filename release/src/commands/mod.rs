@@ -1,7 +1,12 @@
 //! The commands. Each file has `Arguments` and `run`.
 
+pub mod compare;
+pub mod inspect;
+pub mod join;
 pub mod pin;
 pub mod sign;
+pub mod split;
+pub mod vars;
 pub mod verify;
 
 /// How a command that ran to its end ended.

@@ -3,13 +3,18 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use base64ct::{Base64, Encoding as _};
 use minisign::{PublicKey, PublicKeyBox, SecretKey, SecretKeyBox, SignatureBox};
 
 use super::SignatureError;
 
 /// The comment that nothing signs. Only the tool's own is accepted, or its bytes could be changed unseen.
 const COMMENT: &str = "signature from minisign secret key";
+
+/// Where a secret key says how its password makes a key, and what stands there without a password.
+const KDF: std::ops::Range<usize> = 2..4;
+const NO_KDF: [u8; 2] = [0, 0];
 
 /// A public key.
 pub struct Key {
@@ -56,17 +61,28 @@ pub fn verify(keys: &[Key], content: &[u8], text: &str) -> Result<String, Signat
 
 /// Reads a secret key; without a password it is asked for when the key is encrypted.
 pub fn secret_key(path: &Path, password: Option<String>) -> Result<SecretKey> {
-    let read = || SecretKeyBox::from_string(&std::fs::read_to_string(path)?).context("not a secret key of minisign");
     let named = || path.display().to_string();
-    // Which of the two it is shows only when it is opened.
-    if let Ok(key) = read().with_context(named)?.into_unencrypted_secret_key() {
-        return Ok(key);
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    open(&text, password).with_context(named)
+}
+
+fn open(text: &str, password: Option<String>) -> Result<SecretKey> {
+    let encoded = text.lines().nth(1).context("not a secret key of minisign (file minisign.key of `minisign -G`)")?;
+    let bytes =
+        Base64::decode_vec(encoded).map_err(|_| anyhow!("not a secret key of minisign: its base64 is damaged"))?;
+    // Keys made by `minisign -G -W` have no checksum, which the library misses. `sign` finds a damaged one.
+    if bytes.get(KDF) == Some(&NO_KDF) {
+        return SecretKey::from_bytes(&bytes).context("not a secret key of minisign: it is cut off");
     }
-    read()?.into_secret_key(password).context("the key cannot be opened; is the password right?").with_context(named)
+    SecretKeyBox::from_string(text)
+        .and_then(|key| key.into_secret_key(password))
+        .context("the key cannot be opened; is the password right?")
 }
 
 /// The text of a signature over `content`. `what` is signed along and shown by minisign.
 pub fn sign(key: &SecretKey, content: &[u8], what: &str) -> Result<String> {
-    let signature = minisign::sign(None, key, Cursor::new(content), Some(what), Some(COMMENT))?;
+    let public = PublicKey::from_secret_key(key)?;
+    let signature = minisign::sign(Some(&public), key, Cursor::new(content), Some(what), Some(COMMENT))
+        .context("the secret key is damaged: it makes signatures that its public half does not accept")?;
     Ok(signature.to_string())
 }

@@ -287,8 +287,12 @@ impl Bench<'_> {
             restart: false,
             serial: false,
             tpm: false,
+            installed: false,
+            prepare: String::new(),
             extra: match subject {
                 Subject::HvmEmulated => vec![words, "xen_platform_pci=0".to_owned()],
+                // SeaBIOS reads IDE disks a word at a time, minutes for a kernel where each word leaves the guest; AHCI by DMA.
+                Subject::SeaBios => vec![words, "hdtype=\"ahci\"".to_owned()],
                 _ if is_hvm => vec![words],
                 _ => Vec::new(),
             },

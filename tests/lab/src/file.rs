@@ -1,8 +1,8 @@
 //! What a scenario puts into a file of a disk, by description.
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
-//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`. A table gives the
-//! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
+//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
+//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
 //! `patch`).
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::{guest_program, installer, iso, uki};
+use crate::{debian_package, guest_program, installer, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -124,8 +124,9 @@ impl Sources {
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),
             None if name == "debian-installer-cd" => installer::bytes(self),
+            None if name == "debian-package" => debian_package::bytes(self),
             _ => bail!(
-                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd"
+                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd, debian-package"
             ),
         }
     }

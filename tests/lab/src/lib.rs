@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cache;
 pub mod command;
 pub mod console;
+pub mod debian_package;
 pub mod disk;
 pub mod dom0;
 pub mod dom0_image;

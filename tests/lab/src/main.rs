@@ -400,6 +400,8 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
             restart: false,
             serial: arguments.serial,
             tpm: arguments.tpm,
+            installed: false,
+            prepare: String::new(),
             extra: Vec::new(),
             disks: Vec::new(),
             files: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::cache::{Cache, Key};
-use crate::packages::{Apt, unpack};
+use crate::packages::{self, Apt, unpack};
 
 /// A program by the name scenarios use, the package (and suite) it is in, and its path there.
 struct Program {
@@ -115,13 +115,7 @@ impl Programs {
     /// The package cannot be had.
     pub fn package(&self, package: &str) -> Result<PathBuf> {
         let Self::Debian { cache, apt, .. } = self else { bail!("no Debian package {package} without Debian") };
-        let mut key = Key::default().with(package);
-        for file in apt.alone(&[package])? {
-            key = key.with(file.file).with(file.digest);
-        }
-        cache.entry("package", &key, |folder| {
-            apt.download_alone(&[package])?.iter().try_for_each(|file| unpack(file, folder))
-        })
+        packages::content(cache, apt, package)
     }
 
     /// The file of a program.

@@ -199,7 +199,9 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
     };
     let is_hvm = scenario.kind == scenario::Kind::Hvm;
     let is_seabios = scenario.firmware == Content::Source(scenario::SEABIOS.to_owned());
-    let firmware = (is_hvm && !is_seabios).then(|| file("firmware", &scenario.firmware)).transpose()?;
+    let firmware = (is_hvm && !is_seabios && !scenario.is_installed())
+        .then(|| file("firmware", &scenario.firmware))
+        .transpose()?;
     Ok(Config {
         name,
         kind: if is_hvm { Kind::Hvm } else { Kind::Pvh },
@@ -212,6 +214,8 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
         restart: scenario.restart,
         serial: is_hvm && scenario.has_serial(),
         tpm: scenario.tpm,
+        installed: scenario.is_installed(),
+        prepare: scenario.prepare.clone(),
         extra: scenario.extra.clone(),
         disks: disk_files(&scenario.disks, sources)?,
         files: scenario
