@@ -17,6 +17,7 @@ pub mod file;
 pub mod grub;
 pub mod guest;
 pub mod guest_program;
+pub mod host_program;
 pub mod initrd;
 pub mod installer;
 pub mod iso;
