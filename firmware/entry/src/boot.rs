@@ -2,12 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
+use bootmgr::devices::DeviceOrder;
 use bootmgr::live::{self, Host, Kernel};
-use bootmgr::policy::DeviceOrder;
+use bootmgr::policy::Wishes;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
+use hw::xen::XenCpuid;
 use platform::performance::Moment;
 use platform::{GuestKind, Platform};
 use services::Handle;
@@ -25,7 +28,7 @@ use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
-use crate::{acpi, console, devices, runtime_driver, smbios, timeline, tpm};
+use crate::{acpi, console, devices, information, logger, runtime_driver, smbios, timeline, tpm};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -45,7 +48,7 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let tpm = found.machine().and_then(|machine| tpm::start(machine, &start));
     let devices = found.publish(|| machine.reset(Reset::Restart));
     let logo = devices.show(machine);
-    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
+    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION"), "   Esc, F2 or Del: boot menu"));
     timeline::mark("consoles");
     let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm, logo).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
@@ -61,8 +64,9 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     devices.connect();
     timeline::mark("devices");
 
-    let host = BootHost { platform: start.platform, toolstack, devices, diagnosis, performance };
-    live::boot(&host);
+    let wishes = Wishes { menu: start.platform.options.menu, wait: start.platform.options.wait };
+    let host = BootHost { platform: start.platform, xen: start.xen, toolstack, devices, diagnosis, performance };
+    live::boot(&host, wishes);
     nothing_left(&host.platform, machine)
 }
 
@@ -100,13 +104,8 @@ fn prepare_hand_over(
     }));
 }
 
-/// Nothing could be booted: say what happens now, and do it.
+/// Nothing could be booted, and the menu is not asked for: say so, and end.
 fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
-    if platform.options.wait {
-        live::say("Nothing left to boot. Press a key to restart the guest.");
-        console::wait_for_key();
-        machine.reset(Reset::Restart)
-    }
     let how = match platform.kind {
         GuestKind::Pvh => "'ovmf.wait' in the guest's cmdline=",
         GuestKind::Hvm => "smbios=[\"oem=ovmf.wait\"]",
@@ -118,6 +117,7 @@ fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
 /// What the boot manager needs to know of this machine.
 struct BootHost {
     platform: Platform,
+    xen: XenCpuid,
     toolstack: Toolstack,
     devices: Devices,
     diagnosis: Diagnosis,
@@ -141,7 +141,7 @@ impl Host for BootHost {
         self.diagnosis.reason(disk)
     }
 
-    fn failures(&self) -> alloc::vec::Vec<String> {
+    fn failures(&self) -> Vec<String> {
         self.devices.failures()
     }
 
@@ -155,6 +155,14 @@ impl Host for BootHost {
 
     fn start_network_drivers(&self) {
         self.devices.start_network_drivers();
+    }
+
+    fn information(&self) -> Vec<(String, String)> {
+        information::about(&self.platform, self.xen)
+    }
+
+    fn log(&self) -> Vec<String> {
+        logger::lines()
     }
 
     fn loading(&self) {

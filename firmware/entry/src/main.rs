@@ -18,6 +18,7 @@ mod devices;
 mod emulated;
 mod frames;
 mod home;
+mod information;
 mod logger;
 mod machine;
 mod panic;

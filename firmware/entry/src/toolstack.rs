@@ -4,13 +4,15 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 
+use bootmgr::devices::{Class, DeviceOrder};
 use bootmgr::live::Kernel;
-use bootmgr::policy::{Class, DeviceOrder};
 use drivers::cmos::{self, BootDevice};
 use drivers::direct_boot::DirectBoot;
 use drivers::domain::EmulatedMachine;
 use drivers::fw_cfg::FwCfg;
 use platform::options::{self, Options};
+
+use crate::logger;
 
 /// What the toolstack says.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Toolstack {
         let direct = fw_cfg.and_then(DirectBoot::find);
         if let Some(direct) = &direct {
             options.add(&direct.command_line, options::unknown);
-            log::set_max_level(options.log);
+            logger::set_level(options.log);
         }
         Self { machine, direct, order_first: options.toolstack_order }
     }

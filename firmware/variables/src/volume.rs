@@ -19,7 +19,8 @@ pub const REGION_SIZE: usize = 0x4_0000;
 /// Offset of the store in the volume.
 pub const STORE_OFFSET: usize = HEADER_SIZE;
 
-const BLOCK_SIZE: u32 = 0x1000;
+/// Block of the flash that the format was made for; areas of a volume are whole blocks.
+pub const BLOCK_SIZE: usize = 0x1000;
 /// Attributes EDK2 gives its volume: everything enabled, sticky write, memory mapped, erased bits are 1.
 const ATTRIBUTES: u32 = 0x0004_feff;
 const REVISION: u8 = 2;
@@ -74,8 +75,8 @@ fn volume_header() -> [u8; HEADER_SIZE] {
     header[44..48].copy_from_slice(&ATTRIBUTES.to_le_bytes());
     header[48..50].copy_from_slice(&(HEADER_SIZE as u16).to_le_bytes());
     header[55] = REVISION;
-    header[56..60].copy_from_slice(&((VOLUME_SIZE / u64::from(BLOCK_SIZE)) as u32).to_le_bytes());
-    header[60..64].copy_from_slice(&BLOCK_SIZE.to_le_bytes());
+    header[56..60].copy_from_slice(&((VOLUME_SIZE / BLOCK_SIZE as u64) as u32).to_le_bytes());
+    header[60..64].copy_from_slice(&(BLOCK_SIZE as u32).to_le_bytes());
     let checksum = 0u16.wrapping_sub(sum16(&header));
     header[50..52].copy_from_slice(&checksum.to_le_bytes());
     header

@@ -1,8 +1,8 @@
 //! What a scenario puts into a file of a disk, by description.
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
-//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`. A table gives the
-//! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
+//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
+//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
 //! `patch`).
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::{guest_program, installer, iso, uki};
+use crate::{debian_package, guest_program, installer, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -83,6 +83,8 @@ pub struct Sources {
     pub image: Dom0Image,
     /// EFI programs.
     pub programs: Programs,
+    /// The folder with our test programs, `NAME.efi`; they are built when it is missing.
+    pub guest_programs: Option<PathBuf>,
     /// The folder with `OVMF.fd` and its neighbours.
     pub firmware: PathBuf,
     /// A folder for files in the making.
@@ -114,13 +116,17 @@ impl Sources {
         match name.split_once(':') {
             Some(("program", name)) => command::read(&self.programs.path(name)?),
             Some(("firmware", name)) => command::read(&self.firmware.join(name)),
-            Some(("guest", name)) => guest_program::bytes(name),
+            Some(("guest", name)) => match &self.guest_programs {
+                Some(folder) => command::read(&folder.join(format!("{name}.efi"))),
+                None => guest_program::bytes(name),
+            },
             Some(("host", path)) => command::read(Path::new(path)),
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),
             None if name == "debian-installer-cd" => installer::bytes(self),
+            None if name == "debian-package" => debian_package::bytes(self),
             _ => bail!(
-                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd"
+                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd, debian-package"
             ),
         }
     }

@@ -37,8 +37,9 @@ pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     serde_json::from_str::<Message>(line).ok()?.executable
 }
 
-/// This checkout.
-pub(crate) fn workspace() -> &'static Path {
+/// The checkout.
+#[must_use]
+pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."))
 }
 

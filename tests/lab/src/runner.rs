@@ -185,7 +185,7 @@ impl Attempt<'_> {
         if self.scenario.variable_daemon {
             dom0.run_well("bash /lab/tools/lab-varstored stop", DAEMON_TIMEOUT)?;
         }
-        dom0.machine().check()?;
+        dom0.check()?;
         match verdict? {
             Verdict::Failed(reason) if flaked && self.number < RETRIES => Ok(Verdict::Flaked(reason)),
             verdict => Ok(verdict),
@@ -220,7 +220,9 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
     };
     let is_hvm = scenario.kind == scenario::Kind::Hvm;
     let is_seabios = scenario.firmware == Content::Source(scenario::SEABIOS.to_owned());
-    let firmware = (is_hvm && !is_seabios).then(|| file("firmware", &scenario.firmware)).transpose()?;
+    let firmware = (is_hvm && !is_seabios && !scenario.is_installed())
+        .then(|| file("firmware", &scenario.firmware))
+        .transpose()?;
     Ok(Config {
         name,
         kind: if is_hvm { Kind::Hvm } else { Kind::Pvh },
@@ -233,6 +235,8 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
         restart: scenario.restart,
         serial: is_hvm && scenario.has_serial(),
         tpm: scenario.tpm,
+        installed: scenario.is_installed(),
+        prepare: scenario.prepare.clone(),
         extra: scenario.extra.clone(),
         disks: disk_files(&scenario.disks, sources)?,
         files: scenario
