@@ -1,8 +1,10 @@
 //! Takes the runtime driver and the variables out of the loaded file, starts the driver, and frees the file.
 
+use alloc::format;
 use core::ptr::NonNull;
 use core::slice;
 
+use bootmgr::live;
 use handoff::{Clock, Handoff, HypercallInstruction, StoreState, TimeSource, VARIABLE_REGION_SIZE};
 use hw::hypervisor::Hypervisor;
 use hw::paging::PAGE;
@@ -17,6 +19,9 @@ use crate::start::{ImageInfo, Start};
 
 /// FFS name of the runtime driver (`build-support/layout.toml`).
 const RUNTIME_DRIVER: Guid = guid!("6c1f3b52-8a0e-4d5b-9c57-3f0c2b7f7d11");
+
+/// How long a daemon for the variables is waited for where the guest's configuration says that there is one.
+const DAEMON_PATIENCE: u32 = 30_000;
 
 /// Makes what the core and the runtime driver share, with the file's variables in it.
 pub fn hand_over(start: &Start, xen: &AttachedXen) -> Result<()> {
@@ -38,8 +43,9 @@ pub fn hand_over(start: &Start, xen: &AttachedXen) -> Result<()> {
     let contract = Handoff::new(hypercall, clock(xen)?, region.as_ptr(), VARIABLE_REGION_SIZE);
     let handoff =
         services::api::allocate_pool(MemoryType::RUNTIME_SERVICES_DATA, size_of::<Handoff>())?.cast::<Handoff>();
+    let patience = if start.platform.options.variable_daemon { DAEMON_PATIENCE } else { 0 };
     // SAFETY: just allocated for it, aligned to 16 bytes.
-    unsafe { handoff.write(contract.with_time_source(time_source)) };
+    unsafe { handoff.write(contract.with_time_source(time_source).with_daemon_patience(patience)) };
     services::api::install_protocol(None, &handoff::PROTOCOL_GUID, handoff.as_ptr().cast())?;
     Ok(())
 }
@@ -75,12 +81,12 @@ pub fn start(start: &Start) -> Result<Handle> {
     if status != Status::SUCCESS {
         return Err(status);
     }
-    report();
+    report(start.platform.options.variable_daemon);
     Ok(handle)
 }
 
-/// Says what became of the variables.
-fn report() {
+/// Says what became of the variables, and how long they live.
+fn report(is_daemon_wanted: bool) {
     let Ok(handoff) = services::api::locate_protocol(&handoff::PROTOCOL_GUID) else { return };
     // SAFETY: installed by `hand_over`, and never taken away.
     let report = unsafe { (*handoff.cast::<Handoff>()).store_report };
@@ -88,12 +94,23 @@ fn report() {
         StoreState::Opened | StoreState::Blank => {
             log::info!("{} variables, {} of {} bytes", report.variables, report.used, report.capacity);
         }
+        StoreState::Daemon => log::info!("variables: {} of the daemon's {} bytes", report.used, report.capacity),
         StoreState::Replaced => log::error!("the variable store is damaged; a new one was made"),
         StoreState::Unknown => log::error!("the runtime driver did not open the variable store"),
     }
     if report.damaged != 0 || report.broken_off != 0 {
         log::warn!("variable store: {} damaged records left out", report.damaged);
     }
+    if report.daemon_failure != 0 {
+        let status = Status(report.daemon_failure as usize);
+        live::say(&format!("The host's daemon for variables has none for this guest: {status}"));
+    } else if is_daemon_wanted && report.state != StoreState::Daemon {
+        live::say("No daemon on the host keeps this guest's variables, although ovmf.variables=daemon asks for one.");
+    }
+    live::say(match report.state {
+        StoreState::Daemon => "Variables are kept by the host.",
+        _ => "Variables live until the guest ends.",
+    });
 }
 
 /// Frees the memory of the loaded file. Nothing of it is needed any more.

@@ -15,8 +15,8 @@ pub enum Error {
     InvalidAttributes,
     /// The variable exists with other attributes, or cannot be seen now.
     AttributesDiffer,
-    /// The name of a globally defined variable (§3.3) with attributes or a size that it cannot have, or a name that is
-    /// not defined in a vendor name space that UEFI keeps to itself.
+    /// The name of a globally defined variable (§3.3) with attributes, a size or content that it cannot have, or a name
+    /// that is not defined in a vendor name space that UEFI keeps to itself.
     NotGlobal,
     /// Larger than [`crate::Limits`] allows.
     TooLarge,

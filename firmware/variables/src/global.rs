@@ -5,6 +5,7 @@
 use uefi_raw::Guid;
 use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
 
+use crate::authenticator::owners;
 use crate::error::Error;
 use crate::name::{Key, equals_ascii};
 
@@ -88,12 +89,40 @@ const SIGNATURE_DATABASES: &[Global] = &[
     Global("devdb", AUTHENTICATED, Size::Any),
 ];
 
-/// Names of the variables that tell the state of Secure Boot.
-const DERIVED: &[&str] = &["AuditMode", "DeployedMode", "SecureBoot", "SetupMode", "SignatureSupport", "VendorKeys"];
+/// Names of the variables that tell the state of Secure Boot, and of the keys that the firmware brings.
+const DERIVED: &[&str] = &[
+    "AuditMode",
+    "DeployedMode",
+    "SecureBoot",
+    "SetupMode",
+    "SignatureSupport",
+    "VendorKeys",
+    "PKDefault",
+    "KEKDefault",
+    "dbDefault",
+    "dbrDefault",
+    "dbtDefault",
+    "dbxDefault",
+    "devdbDefault",
+];
 
-/// Whether the variable tells the state of Secure Boot, which only the firmware knows.
+/// Whether only the firmware writes the variable: it tells the state of Secure Boot, or who owns variables.
 pub fn is_derived(key: Key<'_>) -> bool {
-    key.vendor == VariableVendor::GLOBAL_VARIABLE.0 && DERIVED.iter().any(|name| equals_ascii(key.name, name))
+    let is_global = key.vendor == VariableVendor::GLOBAL_VARIABLE.0;
+    key.vendor == owners::VENDOR || (is_global && DERIVED.iter().any(|name| equals_ascii(key.name, name)))
+}
+
+/// Whether the content is signature lists: PK, KEK, and the signature databases (§32.4.1).
+pub fn has_signature_lists(key: Key<'_>) -> bool {
+    let is_global = key.vendor == VariableVendor::GLOBAL_VARIABLE.0;
+    key.vendor == VariableVendor::IMAGE_SECURITY_DATABASE.0
+        || (is_global && ["PK", "KEK"].iter().any(|name| equals_ascii(key.name, name)))
+}
+
+/// Whether the variable says how an operating system is recovered (§3.4.2): OsRecoveryOrder, or OsRecovery#### of any
+/// vendor.
+pub fn is_os_recovery(key: Key<'_>) -> bool {
+    key.is(VariableVendor::GLOBAL_VARIABLE.0, "OsRecoveryOrder") || matches(key.name, "OsRecovery####")
 }
 
 /// Checks a write of `size` bytes, content only, against the definition of the variable. Variables of other vendors are
@@ -163,5 +192,19 @@ mod tests {
         let name: Vec<u16> = "SetupMode".encode_utf16().collect();
         assert!(is_derived(Key::new(VariableVendor::GLOBAL_VARIABLE.0, &name)));
         assert!(!is_derived(Key::new(Guid::ZERO, &name)));
+        assert!(is_derived(Key::new(owners::VENDOR, &name)));
+    }
+
+    #[test]
+    fn recovery_variables_are_known_by_name() {
+        for (vendor, name, expected) in [
+            (VariableVendor::GLOBAL_VARIABLE.0, "OsRecoveryOrder", true),
+            (Guid::ZERO, "OsRecoveryOrder", false),
+            (Guid::ZERO, "OsRecovery00AF", true),
+            (Guid::ZERO, "OsRecovery", false),
+        ] {
+            let name: Vec<u16> = name.encode_utf16().collect();
+            assert_eq!(is_os_recovery(Key::new(vendor, &name)), expected);
+        }
     }
 }

@@ -255,7 +255,7 @@ impl Bench<'_> {
         guest.collect_logs(&logs)?;
         let text = guest.console.text();
         guest.destroy()?;
-        self.dom0.machine().check()?;
+        self.dom0.check()?;
         Ok(outcome?.and_then(|mut samples| {
             samples.read(subject.prefix(), &text);
             let complete = samples.take(&format!("{}.end", subject.prefix()));

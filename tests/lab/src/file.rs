@@ -83,6 +83,8 @@ pub struct Sources {
     pub image: Dom0Image,
     /// EFI programs.
     pub programs: Programs,
+    /// The folder with our test programs, `NAME.efi`; they are built when it is missing.
+    pub guest_programs: Option<PathBuf>,
     /// The folder with `OVMF.fd` and its neighbours.
     pub firmware: PathBuf,
     /// A folder for files in the making.
@@ -114,7 +116,10 @@ impl Sources {
         match name.split_once(':') {
             Some(("program", name)) => command::read(&self.programs.path(name)?),
             Some(("firmware", name)) => command::read(&self.firmware.join(name)),
-            Some(("guest", name)) => guest_program::bytes(name),
+            Some(("guest", name)) => match &self.guest_programs {
+                Some(folder) => command::read(&folder.join(format!("{name}.efi"))),
+                None => guest_program::bytes(name),
+            },
             Some(("host", path)) => command::read(Path::new(path)),
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),

@@ -152,8 +152,8 @@ impl<'a> Guest<'a> {
     /// The machine died.
     pub fn create_prepared(dom0: &'a Dom0, config: Config, prepare: &str) -> Result<Result<Self, String>> {
         let name = &config.name;
-        let serial = dom0.machine().path("serial.log");
-        let hypervisor = Log::follow(&serial, length(&serial));
+        let log = dom0.hypervisor_log();
+        let hypervisor = Log::follow(&log, length(&log));
         let script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\n{prepare}xl create xl.cfg\n");
         let output = dom0.run(&script, CREATE_TIMEOUT)?;
         let console = Log::follow(&dom0.share("log").join(format!("guest-{name}.log")), 0);

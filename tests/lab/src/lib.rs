@@ -5,6 +5,7 @@
 //! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them
 //! and [`report`] says how it went. [`bench`] measures. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
 //! [`packages`], made ready by [`dom0_image`], [`initrd`] and [`programs`], and kept in a [`cache`].
+//! Where a dom0 is there already, [`here`] plays scenarios in it.
 
 pub mod bench;
 pub mod cache;
@@ -18,6 +19,7 @@ pub mod file;
 pub mod grub;
 pub mod guest;
 pub mod guest_program;
+pub mod here;
 pub mod initrd;
 pub mod installer;
 pub mod iso;

@@ -1,4 +1,5 @@
-//! Real EFI programs (and variable stores made by others) from Debian packages, unpacked into the cache, and their names in scenarios.
+//! Real EFI programs (and variable stores made by others), and their names in scenarios: from Debian packages, unpacked into
+//! the cache, or from a folder.
 
 use std::path::PathBuf;
 
@@ -66,12 +67,20 @@ const PROGRAMS: [Program; 17] = [
     Program { name: "edk2", package: "ovmf/trixie", path: "usr/share/ovmf/OVMF.fd" },
 ];
 
-/// The unpacked programs.
+/// The programs.
 #[derive(Debug, Clone)]
-pub struct Programs {
-    folder: PathBuf,
-    cache: Cache,
-    apt: Apt,
+pub enum Programs {
+    /// Unpacked from Debian packages.
+    Debian {
+        /// The folder with a folder for each package.
+        folder: PathBuf,
+        /// Where other packages go.
+        cache: Cache,
+        /// Where they come from.
+        apt: Apt,
+    },
+    /// Files of a folder, with the names that scenarios use.
+    Folder(PathBuf),
 }
 
 impl Programs {
@@ -97,7 +106,7 @@ impl Programs {
             }
             Ok(())
         })?;
-        Ok(Self { folder, cache: cache.clone(), apt: apt.clone() })
+        Ok(Self::Debian { folder, cache: cache.clone(), apt: apt.clone() })
     }
 
     /// The folder with the content of another package, which is fetched when it is asked for.
@@ -105,7 +114,8 @@ impl Programs {
     /// # Errors
     /// The package cannot be had.
     pub fn package(&self, package: &str) -> Result<PathBuf> {
-        packages::content(&self.cache, &self.apt, package)
+        let Self::Debian { cache, apt, .. } = self else { bail!("no Debian package {package} without Debian") };
+        packages::content(cache, apt, package)
     }
 
     /// The file of a program.
@@ -113,10 +123,13 @@ impl Programs {
     /// # Errors
     /// The name is unknown; the message lists those that are known.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
-        match PROGRAMS.iter().find(|program| program.name == name) {
-            Some(program) => Ok(self.folder.join(program.package).join(program.path)),
-            None => bail!("no program {name}; known: {}", names().join(", ")),
-        }
+        let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
+            bail!("no program {name}; known: {}", names().join(", "));
+        };
+        Ok(match self {
+            Self::Debian { folder, .. } => folder.join(program.package).join(program.path),
+            Self::Folder(folder) => folder.join(name),
+        })
     }
 }
 

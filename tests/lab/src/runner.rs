@@ -164,7 +164,7 @@ impl Attempt<'_> {
         guest.collect_logs(self.logs)?;
         let flaked = is_known_flake(&guest.hypervisor);
         guest.destroy()?;
-        dom0.machine().check()?;
+        dom0.check()?;
         match verdict? {
             Verdict::Failed(reason) if flaked && self.number < RETRIES => Ok(Verdict::Flaked(reason)),
             verdict => Ok(verdict),

@@ -17,15 +17,21 @@ use uefi_raw::table::system::SystemTable;
 use variables::volume::{self, VolumeError};
 use variables::{Backend, Key, Limits, NoVerifier, Store, Variables};
 
+use super::daemon;
+use super::services::Services;
+
 /// Bytes of the volatile store. Loaders keep a few kilobytes there; shim mirrors its lists, tens of kilobytes.
 const VOLATILE_SIZE: usize = 0x1_0000;
 
 const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
 
+/// The variables where no daemon keeps them.
+pub type InMemory = Variables<Region, Region, NoVerifier>;
+
 /// What the services work on.
 pub struct State {
     /// The variables.
-    pub variables: Variables<Region, Region, NoVerifier>,
+    pub variables: Services,
     /// The clock of PVH guests.
     pub clock: Clock,
     /// The clock of HVM guests.
@@ -37,8 +43,7 @@ pub struct State {
 impl State {
     /// Follows the memory outside the image, and the volatile store in it, to other addresses.
     pub fn move_memory(&mut self, non_volatile_by: u64, image_by: u64) {
-        self.variables.non_volatile_mut().backend_mut().move_by(non_volatile_by);
-        self.variables.volatile_mut().backend_mut().move_by(image_by);
+        self.variables.move_memory(non_volatile_by, image_by);
     }
 }
 
@@ -55,8 +60,14 @@ impl Region {
         Self { base, size }
     }
 
-    const fn move_by(&mut self, distance: u64) {
+    /// Follows the range to another address.
+    pub const fn move_by(&mut self, distance: u64) {
         self.base = self.base.wrapping_add(distance as usize);
+    }
+
+    /// Its first byte.
+    pub const fn base(&self) -> *mut u8 {
+        self.base
     }
 
     /// Where the range is.
@@ -104,13 +115,14 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     if region.base.is_null() {
         return Err(Status::INVALID_PARAMETER);
     }
-    let (non_volatile, found) = open_non_volatile(region)?;
-    // SAFETY: the array is used nowhere else.
-    let region = unsafe { Region::new(VOLATILE.0.get().cast(), VOLATILE_SIZE) };
-    let volatile = Store::format(region, 0).map_err(|_| Status::OUT_OF_RESOURCES)?;
-    let report = report(&non_volatile, found);
-    let mut variables = Variables::new(volatile, non_volatile, NoVerifier, Limits::DEFAULT);
-    tell_secure_boot(&mut variables).map_err(|error| error.status())?;
+    // SAFETY: the caller vouches for both, in boot services.
+    let (variables, report) = match unsafe { daemon::find(region, handoff, (*system_table).boot_services) } {
+        Ok((daemon, report)) => (Services::Daemon(daemon), report),
+        Err((region, failure)) => {
+            let (variables, report) = open_in_memory(region)?;
+            (Services::Memory(variables), StoreReport { daemon_failure: failure, ..report })
+        }
+    };
     // SAFETY: the caller vouches for the handoff, and that nothing else runs.
     unsafe {
         (*handoff).store_report = report;
@@ -119,6 +131,18 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     HANDOFF.store(handoff, Ordering::Relaxed);
     SYSTEM_TABLE.store(system_table, Ordering::Relaxed);
     Ok(())
+}
+
+/// The stores in memory, which live as long as the domain.
+fn open_in_memory(region: Region) -> Result<(InMemory, StoreReport), Status> {
+    let (non_volatile, found) = open_non_volatile(region)?;
+    // SAFETY: the array is used nowhere else.
+    let region = unsafe { Region::new(VOLATILE.0.get().cast(), VOLATILE_SIZE) };
+    let volatile = Store::format(region, 0).map_err(|_| Status::OUT_OF_RESOURCES)?;
+    let report = report(&non_volatile, found);
+    let mut variables = Variables::new(volatile, non_volatile, NoVerifier, Limits::DEFAULT);
+    tell_secure_boot(&mut variables).map_err(|error| error.status())?;
+    Ok((variables, report))
 }
 
 /// Calls `service` with the state, with events held off in boot services.
@@ -221,12 +245,13 @@ fn report(store: &Store<Region>, state: StoreState) -> StoreReport {
         broken_off: u32::from(report.broken_off),
         used: count(report.used),
         capacity: count(report.capacity),
+        daemon_failure: 0,
     }
 }
 
 /// Nothing is verified yet, so Secure Boot is off; setup mode is what the absence of a platform key means (UEFI 2.10
 /// §32.3).
-fn tell_secure_boot(variables: &mut Variables<Region, Region, NoVerifier>) -> Result<(), variables::Error> {
+fn tell_secure_boot(variables: &mut InMemory) -> Result<(), variables::Error> {
     let global = VariableVendor::GLOBAL_VARIABLE.0;
     let platform_key = variables.get(Key::new(global, &utf16(b"PK"))).is_ok();
     let mut set = |key: Key<'_>, value: bool| variables.set_by_firmware(key, GLOBAL, &[u8::from(value)]);

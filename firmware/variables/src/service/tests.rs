@@ -4,7 +4,7 @@ use uefi_raw::table::runtime::VariableVendor;
 use uefi_raw::{Status, guid};
 
 use super::*;
-use crate::authenticator::NoVerifier;
+use crate::authenticator::{Lookup, NoVerifier, Verified};
 use crate::random::Random;
 
 const VENDOR: Guid = guid!("11111111-2222-3333-4444-555555555555");
@@ -19,7 +19,7 @@ type Services = Variables<Vec<u8>, Vec<u8>, NoVerifier>;
 
 fn services(size: usize) -> Services {
     let store = || Store::format(vec![0; size], 0).unwrap();
-    Variables::new(store(), store(), NoVerifier, Limits { volatile: 600, non_volatile: 600 })
+    Variables::new(store(), store(), NoVerifier, Limits { volatile: 600, non_volatile: 600, reserved: 0 })
 }
 
 fn at_runtime(mut services: Services) -> Services {
@@ -150,6 +150,35 @@ fn a_full_store_is_out_of_resources_until_something_is_deleted() {
 }
 
 #[test]
+fn the_operating_system_cannot_use_up_the_reserve() {
+    let mut services = services(28 + 2 * 600);
+    services.stores.limits.reserved = 300;
+    set(&mut services, "A", BS | RT | NV, &[1; 300]).unwrap();
+    let before = services.query(BS | RT | NV).unwrap();
+    let mut services = at_runtime(services);
+    let after = services.query(BS | RT | NV).unwrap();
+    assert_eq!(after.maximum_storage, before.maximum_storage - 300);
+    assert_eq!(after.remaining_storage, before.remaining_storage - 300);
+    let mut count = 0;
+    let full = loop {
+        match set(&mut services, &format!("F{count}"), BS | RT | NV, &[2; 40]) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((count, full.status()), (4, Status::OUT_OF_RESOURCES));
+    assert!(services.stores.non_volatile.available() >= 300);
+    assert!(services.query(BS | RT | NV).unwrap().remaining_storage < 108);
+    // What does not grow can be written, and the next start has the reserve.
+    set(&mut services, "A", BS | RT | NV, &[3; 300]).unwrap();
+    assert_eq!(set(&mut services, "A", BS | RT | NV | APPEND, &[3; 150]), Err(Error::Full));
+    set(&mut services, "F0", NONE, &[]).unwrap();
+    let mut services = reopened(services);
+    services.stores.at_runtime = false;
+    set(&mut services, "Boot", BS | NV, &[4; 300]).unwrap();
+}
+
+#[test]
 fn boot_variables_are_hidden_from_the_operating_system() {
     let mut services = services(2000);
     set(&mut services, "Boot", BS | NV, &[1]).unwrap();
@@ -199,12 +228,12 @@ fn a_file_cannot_forge_what_the_firmware_derives() {
     let name = units("SecureBoot");
     let key = Key::new(GLOBAL, &name);
     let meta = Meta { attributes: (BS | RT | NV).bits(), ..Meta::default() };
-    services.non_volatile.write(key, meta, &[1]).unwrap();
+    services.stores.non_volatile.write(key, meta, &[1]).unwrap();
     services.set_by_firmware(key, BS | RT, &[0]).unwrap();
     assert_eq!(services.get(key).unwrap(), Variable { attributes: BS | RT, data: &[0] });
     assert_eq!(all(&services), ["SecureBoot"]);
     // The volatile store covers the other even if both have the name.
-    services.non_volatile.write(key, meta, &[1]).unwrap();
+    services.stores.non_volatile.write(key, meta, &[1]).unwrap();
     assert_eq!(services.get(key).unwrap().data, [0]);
     assert_eq!(all(&services), ["SecureBoot"]);
 }
@@ -215,7 +244,7 @@ fn authenticated_variables_are_kept_from_plain_writes() {
     let attributes = BS | RT | NV | VariableAttributes::TIME_BASED_AUTHENTICATED_WRITE_ACCESS;
     let name = units("A");
     let key = Key::new(VENDOR, &name);
-    services.non_volatile.write(key, Meta { attributes: attributes.bits(), ..Meta::default() }, &[1]).unwrap();
+    services.stores.non_volatile.write(key, Meta { attributes: attributes.bits(), ..Meta::default() }, &[1]).unwrap();
     for (attributes, data) in [(BS | RT | NV, &[2][..]), (NONE, &[]), (BS | RT | NV, &[]), (BS | NV | APPEND, &[1])] {
         assert_eq!(services.set(key, attributes, data), Err(Error::ReadOnly));
     }
@@ -227,17 +256,17 @@ fn authenticated_variables_are_kept_from_plain_writes() {
 struct Toy;
 
 impl Authenticator for Toy {
-    fn verify<'a>(&mut self, write: &AuthenticatedWrite<'a>) -> Result<Verified<'a>, Error> {
+    fn verify<'a>(&mut self, write: &AuthenticatedWrite<'a>, _: &dyn Lookup) -> Result<Verified<'a>, Error> {
         let (&stamp, content) = write.payload.split_first().ok_or(Error::SecurityViolation)?;
         let newer = write.last_time_stamp.is_none_or(|last| stamp > last[0]);
         if stamp == 0 || !newer {
             return Err(Error::SecurityViolation);
         }
-        Ok(Verified { time_stamp: [stamp; 16], content })
+        Ok(Verified { time_stamp: [stamp; 16], content, owner: None })
     }
 
-    fn is_read_only(&self, _: Key<'_>) -> bool {
-        false
+    fn scratch(&mut self) -> &mut [u8] {
+        &mut []
     }
 }
 
@@ -253,12 +282,12 @@ fn a_verifier_decides_about_authenticated_writes() {
     assert_eq!(services.get(key).unwrap().data, [7]);
     assert_eq!(services.set(key, attributes, &[1, 8]), Err(Error::SecurityViolation));
     services.set(key, attributes, &[2, 7]).unwrap();
-    assert_eq!(services.non_volatile.find(key).unwrap().time_stamp(), [2; 16]);
+    assert_eq!(services.stores.non_volatile.find(key).unwrap().time_stamp(), [2; 16]);
     services.set(key, attributes | APPEND, &[3, 9]).unwrap();
     assert_eq!(services.get(key).unwrap().data, [7, 9]);
     services.set(key, attributes | APPEND, &[4]).unwrap();
     assert_eq!(services.get(key).unwrap().data, [7, 9]);
-    assert_eq!(services.non_volatile.find(key).unwrap().time_stamp(), [4; 16]);
+    assert_eq!(services.stores.non_volatile.find(key).unwrap().time_stamp(), [4; 16]);
     services.set(key, attributes, &[5]).unwrap();
     assert_eq!(services.get(key), Err(Error::NotFound));
 }
@@ -267,9 +296,9 @@ fn a_verifier_decides_about_authenticated_writes() {
 fn rewriting_the_same_value_writes_nothing() {
     let mut services = services(2000);
     set(&mut services, "A", BS | NV, &[1, 2]).unwrap();
-    let before = services.non_volatile.backend().clone();
+    let before = services.stores.non_volatile.backend().clone();
     set(&mut services, "A", BS | NV, &[1, 2]).unwrap();
-    assert_eq!(*services.non_volatile.backend(), before);
+    assert_eq!(*services.stores.non_volatile.backend(), before);
 }
 
 /// What a variable service has to do, without stores, sizes and records.
@@ -339,8 +368,11 @@ fn random_operations_agree_with_a_model() {
             match done {
                 Err(Status::OUT_OF_RESOURCES) => {
                     let volatile = !attributes.contains(NV);
-                    let available =
-                        if volatile { services.volatile.available() } else { services.non_volatile.available() };
+                    let available = if volatile {
+                        services.stores.volatile.available()
+                    } else {
+                        services.stores.non_volatile.available()
+                    };
                     assert!(available < RecordHeader::SIZE + 12 + size + 3, "seed {seed} step {step}");
                 }
                 Err(Status::INVALID_PARAMETER) if size > 500 => {}
@@ -358,11 +390,9 @@ fn random_operations_agree_with_a_model() {
 
 fn reopened(services: Services) -> Services {
     let open = |bytes: &Vec<u8>| Store::open(bytes.clone(), 0).map_err(|(_, error)| error).unwrap();
-    Variables {
-        volatile: open(services.volatile.backend()),
-        non_volatile: open(services.non_volatile.backend()),
-        ..services
-    }
+    let Services { stores, authenticator } = services;
+    let (volatile, non_volatile) = (open(stores.volatile.backend()), open(stores.non_volatile.backend()));
+    Services { stores: Stores { volatile, non_volatile, ..stores }, authenticator }
 }
 
 #[test]
@@ -375,7 +405,7 @@ fn services_over_a_damaged_store_neither_panic_nor_hang() {
     }
     let rounds = if cfg!(miri) { 2 } else { 5_000 };
     for _ in 0..rounds {
-        let mut bytes = clean.non_volatile.backend().clone();
+        let mut bytes = clean.stores.non_volatile.backend().clone();
         for _ in 0..=random.below(8) {
             let at = 22 + random.below(bytes.len() - 22);
             bytes[at] = [0, 0x3e, 0x3f, 0xff, random.next() as u8][random.below(5)];
@@ -391,7 +421,7 @@ fn services_over_a_damaged_store_neither_panic_nor_hang() {
             assert!(services.get(Key::new(vendor, &name)).is_ok());
             count += 1;
         }
-        assert_eq!(count, services.non_volatile.report().variables);
+        assert_eq!(count, services.stores.non_volatile.report().variables);
         let _ = services.set(Key::new(vendor, &name), NONE, &[]);
         let _ = set(&mut services, "Bb", BS | RT | NV, &[1; 200]);
         let _ = set(&mut services, "A", BS | RT | NV | APPEND, &[2; 50]);
