@@ -72,7 +72,7 @@ fn join(volume: &DevicePathBuf, path: &DevicePath, skip: usize) -> DevicePathBuf
     joined
 }
 
-// The one core's handles are integers to Miri.
+// It uses the one core, which Miri leaves out in `services` too.
 #[cfg(test)]
 #[cfg(not(miri))]
 mod tests {
