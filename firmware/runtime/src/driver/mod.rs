@@ -5,6 +5,7 @@ mod address;
 mod capsule;
 mod monotonic;
 pub mod reset;
+mod stack;
 mod state;
 mod time;
 mod variable;
