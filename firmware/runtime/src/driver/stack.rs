@@ -8,8 +8,8 @@ use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 
-/// Bytes of the stack: what SetVariable needs with the largest key, and as much again for interrupts.
-const SIZE: usize = 0x1_0000;
+/// Bytes of the stack: SetVariable uses 23 KiB with the largest keys; as much again is for interrupts.
+const SIZE: usize = 0xc000;
 
 #[repr(C, align(16))]
 struct Stack(UnsafeCell<[u8; SIZE]>);

@@ -3,10 +3,14 @@
 //! `RUNTIME_IMAGE` names the image:
 //! `RUNTIME_IMAGE=target/x86_64-unknown-uefi/release/runtime.efi cargo test -p runtime --test image -- --ignored`.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![expect(clippy::expect_used, reason = "these are tests, helper functions included")]
+#![expect(clippy::expect_used, clippy::panic, reason = "these are tests, helper functions included")]
 
 mod machine;
 mod memory;
+mod signed;
+#[path = "../../../variables/tests/signed/tools.rs"]
+#[expect(dead_code, reason = "shared with the tests of the variables")]
+mod tools;
 
 use std::ffi::c_void;
 use std::ptr;
