@@ -16,6 +16,7 @@ pub mod disk;
 pub mod dom0;
 pub mod dom0_image;
 pub mod file;
+pub mod firmware;
 pub mod grub;
 pub mod guest;
 pub mod guest_program;
