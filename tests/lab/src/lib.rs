@@ -21,6 +21,7 @@ pub mod grub;
 pub mod guest;
 pub mod guest_program;
 pub mod here;
+pub mod host_program;
 pub mod initrd;
 pub mod installer;
 pub mod iso;

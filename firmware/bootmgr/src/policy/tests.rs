@@ -275,6 +275,22 @@ fn the_entry_of_a_disk_is_that_disks_turn() {
 }
 
 #[test]
+fn of_disks_that_cannot_be_booted_is_told_before_the_next_one_boots() {
+    let mut machine = Scripted::default();
+    let problems = alloc::vec![("xvda".into(), "no partition table".into())];
+    machine.disks.push(Disk { volumes: Vec::new(), problems, ..disk("xvda", Class::HardDisk) });
+    machine.disks.push(disk("xvdb", Class::HardDisk));
+    machine.add_disk("xvdc", Class::HardDisk, 100);
+    machine.disks.push(disk("xvdd", Class::HardDisk));
+    boot(&mut machine);
+    assert_eq!(machine.said[0], "xvda: no partition table");
+    assert!(machine.said[1].starts_with("xvdb1: no \\EFI\\BOOT\\BOOTX64.EFI,"));
+    assert_eq!(machine.said[2], "Starting xvdc1:\\EFI\\BOOT\\BOOTX64.EFI");
+    assert!(machine.said[4].starts_with("xvdd1: no"));
+    assert_eq!(machine.said.len(), 5);
+}
+
+#[test]
 fn timeout_is_how_long_a_key_is_waited_for() {
     let mut machine = machine();
     boot(&mut machine);
