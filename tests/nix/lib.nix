@@ -29,14 +29,7 @@ rec {
     else
       text;
   splitString = separator: text: builtins.filter builtins.isString (builtins.split separator text);
-  genAttrs =
-    names: value:
-    builtins.listToAttrs (
-      map (name: {
-        inherit name;
-        value = value name;
-      }) names
-    );
+  unique = builtins.foldl' (seen: value: if builtins.elem value seen then seen else seen ++ [ value ]) [ ];
   toUpper = builtins.replaceStrings [ "h" "m" "p" "v" ] [ "H" "M" "P" "V" ];
   getLib = package: package;
   getOutput = _name: package: package;

@@ -174,7 +174,23 @@ let
           installPhase = script;
         }
       );
-    writeShellApplication = { name, runtimeInputs, text }: machine name "mkdir $out # ${toString runtimeInputs} ${text}";
+    writeShellApplication =
+      {
+        name,
+        runtimeInputs,
+        text,
+      }:
+      mkDerivation {
+        inherit name text;
+        version = "";
+        path = builtins.concatStringsSep ":" (map (input: "${input}/bin") runtimeInputs);
+        dontUnpack = true;
+        installPhase = ''
+          mkdir -p $out/bin
+          printf '#!/bin/bash\nPATH=%s:$PATH\n%s\n' "$path" "$text" >$out/bin/$name
+          chmod +x $out/bin/$name
+        '';
+      };
     pkgsStatic.busybox = nothing "busybox";
     linuxPackages.kernel = nothing "linux";
     binutils = nothing "binutils";

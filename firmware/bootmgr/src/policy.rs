@@ -33,7 +33,7 @@ use crate::vendors;
 pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 
 /// What a person calls the kernel that the guest's configuration names.
-const KERNEL: &str = "kernel= of the guest's configuration";
+const KERNEL: &str = "the kernel of the guest's configuration";
 
 /// A loaded program, or why there is none: a text for a person to read.
 pub type Loaded = Result<Handle, String>;

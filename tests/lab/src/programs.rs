@@ -125,6 +125,15 @@ impl Programs {
         packages::content(cache, apt, package)
     }
 
+    /// A program of the Python environment that `tests/setup` makes; without Debian it is where programs are.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Debian { cache, .. } => cache.path("venv/bin").join(name),
+            _ => name.into(),
+        }
+    }
+
     /// The file of a program.
     ///
     /// # Errors

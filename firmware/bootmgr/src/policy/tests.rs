@@ -207,7 +207,7 @@ fn a_kernel_of_the_configuration_comes_before_everything() {
     machine.store.put("BootNext", &[2, 0]);
     boot(&mut machine);
     assert_eq!(machine.started, [7, 2, 10, 1, 100]);
-    assert_eq!(machine.said[0], "Starting kernel= of the guest's configuration");
+    assert_eq!(machine.said[0], "Starting the kernel of the guest's configuration");
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_kernel_that_cannot_be_loaded_says_why_and_the_rest_is_tried() {
     machine.kernel = Some(Err("no EFI program".into()));
     boot(&mut machine);
     assert_eq!(machine.started, [10, 1, 100]);
-    assert_eq!(machine.said[0], "kernel= of the guest's configuration: no EFI program");
+    assert_eq!(machine.said[0], "the kernel of the guest's configuration: no EFI program");
 }
 
 #[test]
