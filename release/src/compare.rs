@@ -6,7 +6,7 @@ use image::dissect::volume::File;
 use image::dissect::{Content, Dissection};
 use serde::Serialize;
 
-use crate::files::sha256;
+use crate::digest::sha256;
 use crate::guids;
 use crate::symbols::{self, Symbols};
 

@@ -6,7 +6,8 @@ use image::dissect::nv::{Journal, Variables};
 use image::dissect::volume::Volume;
 use image::dissect::{Content, Dissection, Region};
 
-use crate::files::{printable, sha256};
+use crate::digest::sha256;
+use crate::files::printable;
 use crate::guids;
 use crate::var_store;
 

@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 /// More than any firmware image has: a device or a disk image named by mistake is not read whole.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -60,12 +59,6 @@ pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("standard output"),
         _ => Ok(()),
     }
-}
-
-/// The SHA-256 of `bytes` as text.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
 }
 
 /// Text of strangers for a terminal: control characters are written out.

@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | [`commands`] | one file per command: its arguments, its output, its exit status |
 //! | [`release_set`] | a release, made from a tree and its images |
-//! | [`manifest`] | what a release says about itself; [`sources`], [`toolchain`], [`dependencies`], [`nixpkgs`] fill it |
+//! | [`manifest`] | what a release says about itself; [`sources`], [`toolchain`], [`dependencies`], [`nixpkgs`] fill it; [`notices`] are the licences |
 //! | [`sbom`], [`in_toto`] | the bill of materials; statements and their envelopes |
 //! | [`digest`], [`sums`] | digests of a file and of many |
 //! | [`signature`], [`verification`] | signatures, and what is checked of a release |
+//! | [`audit`], [`verdict`] | a rebuild from source, and what is said about it |
 //! | [`compare`] | what differs between two images: region, file, symbol |
 //! | [`drawing`] | an image's regions and what is in them, as text |
 //! | [`files`] | reading and replacing files |
@@ -17,6 +18,7 @@
 //!
 //! Neighbours: `image` knows the layout of the images, `variables` the variable store.
 
+pub mod audit;
 pub mod commands;
 pub mod compare;
 pub mod dependencies;
@@ -27,6 +29,7 @@ pub mod guids;
 pub mod in_toto;
 pub mod manifest;
 pub mod nixpkgs;
+pub mod notices;
 pub mod release_set;
 pub mod sbom;
 pub mod signature;
@@ -35,6 +38,7 @@ pub mod sums;
 pub mod symbols;
 pub mod toolchain;
 pub mod var_store;
+pub mod verdict;
 pub mod verification;
 
 #[cfg(test)]

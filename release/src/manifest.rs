@@ -180,9 +180,10 @@ impl Manifest {
 impl Artifact {
     fn check(&self) -> Result<(), ManifestError> {
         let named = |field: &str| format!("artifacts, {}: {field}", self.name);
-        let plain =
-            !self.name.is_empty() && !self.name.starts_with('.') && !self.name.contains(['/', '\\', '\n', '\0']);
-        require(plain, &named("name"), "is no plain file name")?;
+        // Names go into messages, file systems and what packagers paste.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+        let plain = self.name.starts_with(|c: char| c.is_ascii_alphanumeric()) && self.name.chars().all(plain);
+        require(plain, &named("name"), "is no plain file name of letters, digits and ._+-")?;
         let Digests { size, sha256, sri, sha512, blake2b } = &self.digests;
         require(is_hex(sha256, 32), &named("sha256"), "is no SHA-256 in lower-case hex")?;
         require(is_hex(sha512, 64), &named("sha512"), "is no SHA-512 in lower-case hex")?;
@@ -209,4 +210,52 @@ impl Artifact {
 
 fn require(holds: bool, field: &str, problem: &'static str) -> Result<(), ManifestError> {
     if holds { Ok(()) } else { Err(ManifestError::Field { field: field.to_owned(), problem }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    /// What is said about the manifest of the tests after a change.
+    fn refusal(change: impl FnOnce(&mut Manifest)) -> String {
+        let (mut manifest, _) = testing::parts();
+        change(&mut manifest);
+        Manifest::parse(manifest.to_text().unwrap().as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_manifest_reads_what_it_writes() {
+        let (manifest, _) = testing::parts();
+        assert_eq!(Manifest::parse(manifest.to_text().unwrap().as_bytes()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_field() {
+        let image = 1;
+        for (field, said) in [
+            ("version", refusal(|manifest| manifest.version = "one".into())),
+            ("OVMF.fd: sri", refusal(|manifest| manifest.artifacts[image].digests.sri = "sha256-AAAA".into())),
+            ("OVMF.fd: sha512", refusal(|manifest| manifest.artifacts[image].digests.sha512 = "00".into())),
+            ("OVMF.fd: code", refusal(|manifest| manifest.artifacts[image].layout[1].offset = 3)),
+            ("OVMF.fd: code", refusal(|manifest| manifest.artifacts[image].layout[1].size = u64::MAX)),
+            ("OVMF.fd: layout", refusal(|manifest| manifest.artifacts[image].layout.clear())),
+            ("../x: name", refusal(|manifest| manifest.artifacts[0].name = "../x".into())),
+            ("$(x): name", refusal(|manifest| manifest.artifacts[0].name = "$(x)".into())),
+            ("twice", refusal(|manifest| manifest.artifacts[0].name = "OVMF.fd".into())),
+            ("source", refusal(|manifest| manifest.source.sha256 = "00".repeat(32))),
+            ("schema 2", refusal(|manifest| manifest.schema = 2)),
+            ("nixpkgs.rev", refusal(|manifest| manifest.nixpkgs.rev = "main".into())),
+        ] {
+            assert!(said.contains(field), "{field:?} is not in {said:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_what_is_no_manifest_are_refused() {
+        let text = testing::parts().0.to_text().unwrap();
+        let more = text.replacen("\"kind\"", "\"more\": 1, \"kind\"", 1);
+        assert!(Manifest::parse(more.as_bytes()).unwrap_err().to_string().contains("must not be edited"));
+        assert!(Manifest::parse(b"{}").unwrap_err().to_string().contains("not a manifest"));
+    }
 }

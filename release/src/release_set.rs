@@ -14,7 +14,7 @@ use crate::digest::{Digests, sha256};
 use crate::manifest::{self, Artifact, Kind, Manifest, Region, Source};
 use crate::sums::Sums;
 use crate::toolchain::Toolchain;
-use crate::{in_toto, nixpkgs, sbom, sources, toolchain};
+use crate::{in_toto, nixpkgs, notices, sbom, sources, toolchain};
 
 /// Name of the list of sums in a release.
 pub const SUMS: &str = "SHA256SUMS";
@@ -102,6 +102,7 @@ impl ReleaseSet {
             add(name, kind, fs::read(&path).with_context(|| path.display().to_string())?);
         }
         let Ingredients { version, toolchain, dependencies, .. } = &ingredients;
+        add(notices::FILE, Kind::Licence, notices::of_tree(root, &dependencies.crates)?.into_bytes());
         let (source, list) = ingredients.source();
         add(sources::LIST, Kind::Sources, list.into_bytes());
         add(sbom::FILE, Kind::Sbom, json(&sbom::make(version, &made, dependencies, toolchain))?);

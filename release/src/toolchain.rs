@@ -15,6 +15,9 @@ use crate::digest::sha256;
 /// Where the data is, from the root of the tree.
 pub const PINS: &str = "build-support/toolchain.toml";
 
+/// The platforms that a build compiles for.
+pub const PLATFORMS: [&str; 3] = ["x86_64-unknown-linux-gnu", "x86_64-unknown-none", "x86_64-unknown-uefi"];
+
 /// The official release of Rust that makes the images.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -245,6 +245,37 @@ mod tests {
     }
 
     #[test]
+    fn no_damage_and_no_cut_panics() {
+        let mut store = empty();
+        for name in ["Boot0001", "Timeout", "BootOrder"] {
+            store.set(name, None, None, &[1; 40]).unwrap();
+            store.set(name, None, None, &[2; 50]).unwrap();
+        }
+        let clean = store.into_bytes();
+        // A multiplicative sequence: the same damage in each run.
+        let mut seed = 1u64;
+        let mut below = |limit: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % limit
+        };
+        for _ in 0..300 {
+            let mut bytes = clean.clone();
+            for _ in 0..=below(5) {
+                let at = [below(0x400), 0x3000 + below(0x80)][below(2)];
+                bytes[at] = below(256) as u8;
+            }
+            if below(3) == 0 {
+                bytes.truncate(below(0x1000));
+            }
+            let Ok(mut store) = VarStore::open(bytes) else { continue };
+            _ = store.variables();
+            _ = store.set("Timeout", None, None, &[3; 60]);
+            _ = store.delete("Boot0001", None);
+            _ = store.list();
+        }
+    }
+
+    #[test]
     fn attributes_are_read_as_they_are_shown() {
         for attributes in [7, 0x27, 0x1, 0x67] {
             assert_eq!(parse_attributes(&attributes_text(attributes)), Ok(attributes));

@@ -4,6 +4,7 @@
 //! Nothing that a person did is undone: entries of others stay where they are, an entry that was taken out of `BootOrder` stays
 //! out, and the order among automatic entries stays until the toolstack's order of devices changes.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::devices::{Class, DeviceOrder, Disk};
@@ -15,13 +16,14 @@ const ENTRIES: &str = "AutomaticEntries";
 /// Variable with the order of devices that the entries were last sorted by.
 const SORTED_BY: &str = "DeviceOrder";
 
-/// Makes the entries agree with the disks. `is_bootable` is asked about disks without an entry.
+/// Makes the entries agree with the disks, and returns the names of the disks that have one. `is_bootable` is asked about disks
+/// without an entry.
 pub fn synchronize<V: Variables + ?Sized>(
     variables: &mut V,
     disks: &[Disk],
     order: &DeviceOrder,
     mut is_bootable: impl FnMut(&mut V, &Disk) -> bool,
-) {
+) -> Vec<String> {
     let boot_order = BOOT.order(variables);
     let noted = variables::numbers(variables, &OURS, ENTRIES);
     let mut table = Table { disks, order, boot_order, entries: Vec::new() };
@@ -40,6 +42,7 @@ pub fn synchronize<V: Variables + ?Sized>(
     let numbers: Vec<u16> = table.entries.iter().map(|(number, _)| *number).collect();
     let _ = variables::keep(variables, &OURS, ENTRIES, &variables::bytes_of(&numbers));
     let _ = variables::keep(variables, &OURS, SORTED_BY, &sorted_by);
+    table.entries.iter().map(|(_, disk)| disk.name.clone()).collect()
 }
 
 /// The disk that an automatic entry is for.

@@ -57,7 +57,7 @@ impl Database {
     /// What it is for.
     pub const fn description(self) -> &'static str {
         match self {
-            Self::PlatformKey => "signs KEK; turns on",
+            Self::PlatformKey => "owner, ends setup mode",
             Self::KeyExchangeKeys => "signs db and dbx",
             Self::Allowed => "what may start",
             Self::Forbidden => "what may not",

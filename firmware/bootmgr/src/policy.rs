@@ -5,9 +5,10 @@
 //! 3. the menu, if `OsIndications`, a key or the guest's configuration asks for it;
 //! 4. `BootNext`, once: it is deleted before it is tried;
 //! 5. `BootOrder`, its active entries. Each disk that can be booted from has one ([`crate::automatic`]); new ones are placed kind
-//!    by kind in the toolstack's order ([`DeviceOrder`]);
-//! 6. whatever device has had no turn: of disks the removable media path of every volume and what vendors' folders have; network
-//!    devices choose a program themselves. They have their turn before the disks of kinds that the toolstack names later;
+//!    by kind in the toolstack's order ([`DeviceOrder`]). Of a disk it is the removable media path of every volume that is tried,
+//!    then what vendors' folders have;
+//! 6. whatever device has had no turn; network devices, which choose a program themselves, and disks without an entry have theirs
+//!    before the entries of disks that come later in that order;
 //! 7. where the guest's configuration asks for it, the menu; else the end.
 //!
 //! A start can ask for 6 before 5. Whatever fails is told with its device and its reason, and the next one is tried.
@@ -32,7 +33,7 @@ use crate::vendors;
 pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 
 /// What a person calls the kernel that the guest's configuration names.
-const KERNEL: &str = "kernel= of the guest's configuration";
+const KERNEL: &str = "the kernel of the guest's configuration";
 
 /// A loaded program, or why there is none: a text for a person to read.
 pub type Loaded = Result<Handle, String>;
@@ -165,6 +166,8 @@ struct Boot<'a> {
     firmware: &'a mut dyn Firmware,
     order: DeviceOrder,
     disks: Vec<Disk>,
+    /// Names of disks that have an entry.
+    listed: Vec<String>,
     /// Names of disks that have had their turn.
     tried: Vec<String>,
     networks_tried: bool,
@@ -178,13 +181,22 @@ impl<'a> Boot<'a> {
     fn new(firmware: &'a mut dyn Firmware) -> Self {
         let order = firmware.device_order();
         let disks = firmware.disks();
-        Self { firmware, order, disks, tried: Vec::new(), networks_tried: false, prepared: false, outcome: None }
+        Self {
+            firmware,
+            order,
+            disks,
+            listed: Vec::new(),
+            tried: Vec::new(),
+            networks_tried: false,
+            prepared: false,
+            outcome: None,
+        }
     }
 
     /// Makes the variables say what there is.
     fn synchronize(&mut self) {
         indications::publish(self.firmware);
-        automatic::synchronize(self.firmware, &self.disks, &self.order, |firmware, disk| {
+        self.listed = automatic::synchronize(self.firmware, &self.disks, &self.order, |firmware, disk| {
             disk.volumes.iter().any(|volume| is_bootable(firmware, volume))
         });
     }
@@ -250,8 +262,8 @@ impl<'a> Boot<'a> {
         if let Some(disk) = automatic::disk_of(&option, &self.disks).cloned() {
             if chosen {
                 self.tried.retain(|tried| *tried != disk.name);
-            } else if self.order.rank(Class::Network) < self.order.rank(disk.class) {
-                self.try_networks();
+            } else {
+                self.try_unlisted_before(&disk);
             }
             self.try_disk(&disk, Some(number));
             return;
@@ -274,6 +286,22 @@ impl<'a> Boot<'a> {
             }
             if class == Class::Network {
                 self.try_networks();
+            }
+        }
+    }
+
+    /// Gives what has no entry its turn before a disk that has one: network devices, and disks with nothing to boot, of which is
+    /// told why.
+    fn try_unlisted_before(&mut self, disk: &Disk) {
+        let rank = self.order.rank(disk.class);
+        if self.order.rank(Class::Network) < rank {
+            self.try_networks();
+        }
+        let place = self.disks.iter().position(|other| other.name == disk.name).unwrap_or(0);
+        for (other_place, other) in self.disks.clone().iter().enumerate() {
+            let before = (self.order.rank(other.class), other_place) < (rank, place);
+            if before && !self.listed.contains(&other.name) {
+                self.try_disk(other, None);
             }
         }
     }

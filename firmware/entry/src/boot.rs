@@ -26,6 +26,7 @@ use crate::devices::{Devices, Found};
 use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
+use crate::modules::Modules;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
 use crate::{acpi, console, devices, information, logger, runtime_driver, smbios, timeline, tpm};
@@ -52,7 +53,8 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("consoles");
     let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm, logo).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
-    should("variables", runtime_driver::hand_over(&start, &xen));
+    let mut modules = Modules::sort(&start.platform);
+    should("variables", runtime_driver::hand_over(&mut start, &xen, modules.take_variables()));
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);
     services::api::measure_secure_boot_variables();
@@ -65,7 +67,8 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("devices");
 
     let wishes = Wishes { menu: start.platform.options.menu, wait: start.platform.options.wait };
-    let host = BootHost { platform: start.platform, xen: start.xen, toolstack, devices, diagnosis, performance };
+    let host =
+        BootHost { platform: start.platform, xen: start.xen, toolstack, modules, devices, diagnosis, performance };
     live::boot(&host, wishes);
     nothing_left(&host.platform, machine)
 }
@@ -119,6 +122,7 @@ struct BootHost {
     platform: Platform,
     xen: XenCpuid,
     toolstack: Toolstack,
+    modules: Modules,
     devices: Devices,
     diagnosis: Diagnosis,
     performance: Option<BootPerformance>,
@@ -146,7 +150,7 @@ impl Host for BootHost {
     }
 
     fn kernel(&self) -> Option<Kernel> {
-        self.toolstack.kernel()
+        self.toolstack.kernel().or_else(|| self.modules.kernel(&self.platform))
     }
 
     fn device_order(&self) -> DeviceOrder {

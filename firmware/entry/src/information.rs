@@ -52,6 +52,7 @@ fn variables() -> String {
         StoreState::Opened | StoreState::Blank => {
             format!("{} at the start, {} of {} bytes", report.variables, report.used, report.capacity)
         }
+        StoreState::Daemon => format!("{} of {} bytes, kept by the host", report.used, report.capacity),
         StoreState::Replaced => "the store was damaged; a new one was made".into(),
         StoreState::Unknown => "the store was not opened".into(),
     }

@@ -21,6 +21,7 @@ mod home;
 mod information;
 mod logger;
 mod machine;
+mod modules;
 mod panic;
 mod runtime_driver;
 mod smbios;

@@ -1,5 +1,6 @@
-//! What the toolstack says about booting: on HVM through the device model, on PVH nothing.
+//! What the toolstack says about booting: on HVM through the device model. On PVH it has only modules ([`crate::modules`]).
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -39,7 +40,7 @@ impl Toolstack {
     pub fn kernel(&self) -> Option<Kernel> {
         let direct = self.direct.as_ref()?;
         Some(Kernel {
-            program: direct.kernel().map_err(|error| error.to_string()),
+            program: direct.kernel().map(Cow::Owned).map_err(|error| error.to_string()),
             initrd: direct.initrd().map(|initrd| Box::new(initrd) as _),
             command_line: String::from_utf8_lossy(&direct.command_line).into_owned(),
         })

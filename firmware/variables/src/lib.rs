@@ -33,10 +33,8 @@ pub mod signature_list;
 pub mod store;
 pub mod volume;
 
-pub use authenticator::{Authenticator, NoVerifier};
-pub use backend::{Backend, Durable};
 pub use authenticator::{Authenticator, NoVerifier, TimeBased};
-pub use backend::Backend;
+pub use backend::{Backend, Durable};
 pub use error::Error;
 pub use name::Key;
 pub use service::{Info, Limits, NextVariable, Variable, Variables};

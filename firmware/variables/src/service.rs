@@ -91,7 +91,7 @@ impl<V: Backend, N: Backend, A: Authenticator> Variables<V, N, A> {
 
     /// The same for a daemon, which each request tells whether it is the operating system's.
     pub const fn set_asker(&mut self, at_runtime: bool) {
-        self.at_runtime = at_runtime;
+        self.stores.at_runtime = at_runtime;
     }
 
     /// The volatile store.

@@ -24,6 +24,8 @@ use crate::backend::{Backend, BackendError};
 use crate::format::{ERASED, RecordHeader, StoreHeader, StoreHeaderError, align, state};
 use crate::name::{Key, StoredName};
 
+pub use walk::Slot;
+
 /// Why a variable could not be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreError {
@@ -112,25 +114,6 @@ impl Record {
     const fn size(&self) -> usize {
         self.next - self.position
     }
-}
-
-/// What a place of a store holds, for tools that show all of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Slot {
-    /// A variable.
-    Variable(Record),
-    /// A complete record whose name another record has, which counts.
-    Superseded(Record),
-    /// A deleted record.
-    Deleted,
-    /// A record whose writing was cut.
-    Unfinished,
-    /// A record that claims to be valid and has no data, or a name that is none.
-    Damaged,
-    /// A record that does not fit into the store: the walk ends here.
-    Broken,
-    /// Bytes that are neither a record nor erased: the walk ends here.
-    Soiled,
 }
 
 /// What is found at a position.
@@ -237,25 +220,6 @@ impl<B: Backend> Store<B> {
     /// Name of a record of this store, with its NUL. Empty if the store was changed since.
     pub fn name(&self, record: &Record) -> &[u8] {
         self.bytes(record.name())
-    }
-
-    /// All places of the store that hold something, as ranges of the backend's bytes.
-    pub fn walk(&self) -> impl Iterator<Item = (Range<usize>, Slot)> + '_ {
-        let mut position = Some(self.first());
-        core::iter::from_fn(move || {
-            let start = position?;
-            let (next, slot) = match self.entry(start) {
-                Entry::Live(record) if self.is_chosen(&record) => (record.next, Slot::Variable(record)),
-                Entry::Live(record) => (record.next, Slot::Superseded(record)),
-                Entry::Damaged { next } => (next, Slot::Damaged),
-                Entry::Dead { next } => (next, if self.is_deleted(start) { Slot::Deleted } else { Slot::Unfinished }),
-                Entry::Broken => (self.limit, Slot::Broken),
-                Entry::End if self.soiled => (self.limit, Slot::Soiled),
-                Entry::End => return None,
-            };
-            position = (!matches!(slot, Slot::Broken | Slot::Soiled)).then_some(next);
-            Some((start..next, slot))
-        })
     }
 
     /// Counts what there is.
@@ -582,12 +546,6 @@ impl<B: Backend> Store<B> {
         Entry::Live(record)
     }
 
-    /// Whether the record at `position` was complete once.
-    fn is_deleted(&self, position: usize) -> bool {
-        let header = RecordHeader::decode(self.bytes(position..self.limit));
-        header.is_some_and(|header| !header.is_unfinished() && header.state & !state::ADDED == 0)
-    }
-
     /// Offset of the first record.
     fn first(&self) -> usize {
         align(self.start + StoreHeader::SIZE).unwrap_or(self.limit)
@@ -621,6 +579,8 @@ fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader
         vendor: key.vendor,
     })
 }
+
+mod walk;
 
 #[cfg(test)]
 mod tests;

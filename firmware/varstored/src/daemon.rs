@@ -19,15 +19,15 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::config::Config;
 use crate::guest::{Buffers, Guest, Identity, Note, Surroundings};
-use crate::privileges;
 use crate::stores::Stores;
 use crate::xen::store::Store;
 use crate::xen::{DomainId, Xen};
+use crate::{journal, privileges};
 
 /// How often is looked for stores that nobody uses any more.
 const CLEAN_UP: u16 = 5_000;
 /// Only one daemon can serve guests: who holds the lock on it.
-const LOCK: &str = "/run/ovmf-xen-varstored.lock";
+const LOCK: &str = "/run/ovmf-xen/varstored.lock";
 
 /// A daemon.
 #[derive(Debug)]
@@ -84,6 +84,10 @@ impl Daemon {
     /// # Errors
     /// The devices'.
     pub fn run(mut self) -> Result<()> {
+        // Guests that are there already are served before anybody is told.
+        self.store.take_events();
+        self.look_for_guests();
+        journal::ready();
         log::info!("serving guests, stores in {}", self.config.folder.display());
         let mut timeout = PollTimeout::NONE;
         loop {
@@ -196,7 +200,11 @@ pub fn release() -> Result<usize> {
 }
 
 fn lock() -> Result<Flock<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(Path::new(LOCK));
+    let path = Path::new(LOCK);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     match Flock::lock(file.context(LOCK)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((_, Errno::EWOULDBLOCK)) => {

@@ -1,40 +1,48 @@
-//! The file that a store lives in.
+//! The file that a volume lives in.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use variables::Backend;
-use variables::backend::BackendError;
+use variables::Durable;
+use variables::backend::{BackendError, Medium};
 
-/// A store is half a megabyte; what is far longer is something else.
+/// A volume is half a megabyte; what is far longer is something else.
 const LONGEST: u64 = 16 << 20;
 
-/// Whether a change has to be on the disk before it counts.
+/// A volume in memory that follows its file.
+pub type FileVolume = Durable<Vec<u8>, VolumeFile>;
+
+/// What a change survives once it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It survives a power cut.
+    /// A power cut.
     PowerCut,
-    /// It survives the daemon; for what is of no use without the guest that runs.
+    /// The end of the daemon; for what is of no use without the guest that runs.
     Process,
 }
 
-/// The file's content in memory, and the file.
+/// A file, written in place: the volume's own order of writes keeps it whole at a cut.
 #[derive(Debug)]
-pub struct StoreFile {
+pub struct VolumeFile {
     path: PathBuf,
     file: File,
-    bytes: Vec<u8>,
     durability: Durability,
 }
 
-impl StoreFile {
+/// A file's content, as it is.
+#[derive(Debug)]
+pub struct Content {
+    bytes: Vec<u8>,
+    file: VolumeFile,
+}
+
+impl Content {
     /// Reads a file.
     ///
     /// # Errors
-    /// The file system's; the file is too long for a store.
+    /// The file system's; the file is too long for a volume.
     pub fn read(path: &Path, durability: Durability) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let length = file.metadata()?.len();
@@ -43,80 +51,54 @@ impl StoreFile {
         }
         let mut bytes = vec![0; length as usize];
         file.read_exact_at(&mut bytes, 0)?;
-        Ok(Self { path: path.to_owned(), file, bytes, durability })
+        Ok(Self { bytes, file: VolumeFile { path: path.to_owned(), file, durability } })
     }
 
-    /// Makes a file, in place of one that may be there.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn create(path: &Path, bytes: Vec<u8>, durability: Durability) -> io::Result<Self> {
-        let file = replace(path, &bytes, durability)?;
-        Ok(Self { path: path.to_owned(), file, bytes, durability })
-    }
-
-    /// Brings to the disk what may not be there yet.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn note(&self, result: io::Result<()>) -> Result<(), BackendError> {
-        result.map_err(|error| {
-            log::error!("{}: {error}", self.path.display());
-            BackendError
-        })
-    }
-}
-
-impl Backend for StoreFile {
-    fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-
-    /// The store asks for its ranges in an order in which each may be there in part.
-    fn persist(&mut self, range: Range<usize>) -> Result<(), BackendError> {
-        let bytes = self.bytes.get(range.clone()).ok_or(BackendError)?;
-        let written = self.file.write_all_at(bytes, range.start as u64);
-        self.note(written.and_then(|()| match self.durability {
-            Durability::PowerCut => self.file.sync_data(),
-            Durability::Process => Ok(()),
-        }))
-    }
-
-    fn persist_all(&mut self) -> Result<(), BackendError> {
-        match replace(&self.path, &self.bytes, self.durability) {
-            Ok(file) => {
-                self.file = file;
-                Ok(())
+    /// The volume that it is; what a cut left undone is finished, in the file too.
+    ///
+    /// # Errors
+    /// The length is not a volume's, or the file cannot be written.
+    pub fn open(self) -> io::Result<FileVolume> {
+        let length = self.bytes.len();
+        match Durable::open(self.bytes, self.file) {
+            Ok((volume, _)) => Ok(volume),
+            Err(BackendError) => {
+                Err(io::Error::other(format!("{length} bytes are no whole volume, or the file cannot be written")))
             }
-            Err(error) => self.note(Err(error)),
         }
     }
 }
 
-/// Writes a new file beside the old one and puts it in its place: a cut leaves either.
-fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<File> {
+/// Makes a file, in place of one that may be there: a cut leaves either.
+///
+/// # Errors
+/// The file system's.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(bytes).and_then(|()| match durability {
-        Durability::PowerCut => file.sync_all(),
-        Durability::Process => Ok(()),
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(&beside, path)) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path)) {
         fs::remove_file(&beside).ok();
         return Err(error);
     }
-    if durability == Durability::PowerCut
-        && let Some(folder) = path.parent()
-    {
-        File::open(folder)?.sync_all()?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+impl Medium for VolumeFile {
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), BackendError> {
+        let written = self.file.write_all_at(bytes, offset as u64).and_then(|()| match self.durability {
+            Durability::PowerCut => self.file.sync_data(),
+            Durability::Process => Ok(()),
+        });
+        written.map_err(|error| {
+            log::error!("{}: {error}", self.path.display());
+            BackendError
+        })
     }
-    Ok(file)
 }

@@ -1,6 +1,10 @@
 //! Messages on the error output, with the priorities that systemd reads when it is there.
 
+use std::env;
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -31,8 +35,21 @@ impl Log for Journal {
 
 /// Starts it.
 pub fn start(level: LevelFilter) {
-    let journal = Journal { priorities: std::env::var_os("JOURNAL_STREAM").is_some() };
+    let journal = Journal { priorities: env::var_os("JOURNAL_STREAM").is_some() };
     if log::set_boxed_logger(Box::new(journal)).is_ok() {
         log::set_max_level(level);
+    }
+}
+
+/// Tells systemd, if it wants to know, that guests are served (`sd_notify(3)`).
+pub fn ready() {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
+    if let Err(error) = told {
+        log::warn!("systemd is not told that guests are served: {error}");
     }
 }

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
+use variables::backend::NoMedium;
+use variables::format::ERASED;
+use variables::journal::{self, Recovery};
 use variables::volume::{self, VolumeError};
-use variables::{Backend, Key, Limits, NoVerifier, Store, Variables};
+use variables::{Backend, Limits, Store, TimeBased, Variables};
 
-use crate::file::{Durability, StoreFile};
+use crate::file::{self, Content, Durability, FileVolume};
 
 /// A store that nobody asked for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
-/// Bytes for volatile variables, as in the firmware's own memory.
-const VOLATILE_SIZE: usize = 0x1_0000;
-const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
+/// Bytes of the volume for volatile variables: its store is as large as that in the firmware's own memory.
+const VOLATILE_SIZE: usize = 2 * (0x1_0000 + 2 * volume::BLOCK_SIZE);
 
 /// A guest's variables.
-pub type GuestVariables = Variables<StoreFile, StoreFile, NoVerifier>;
+pub type GuestVariables = Variables<FileVolume, FileVolume, TimeBased>;
 
 /// The stores in a folder.
 #[derive(Debug)]
@@ -47,10 +48,10 @@ impl Stores {
             Some(path) => {
                 let named = || format!("template {}", path.display());
                 let bytes = std::fs::read(path).with_context(named)?;
-                volume::store_offset(&bytes).map_err(|error| anyhow!(explain(error))).with_context(named)?;
+                check(&bytes).with_context(named)?;
                 bytes
             }
-            None => empty(),
+            None => empty()?,
         };
         Ok(Self { folder: folder.to_owned(), template, open: HashMap::new() })
     }
@@ -95,7 +96,7 @@ impl Stores {
     pub fn close(&mut self, name: &str) {
         self.open.remove(name);
         let path = self.path(name, "volatile");
-        let synced = StoreFile::read(&path, Durability::Process).and_then(|file| file.sync());
+        let synced = std::fs::File::open(&path).and_then(|file| file.sync_all());
         match synced {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => log::warn!("{}: {error}", path.display()),
             _ => {}
@@ -104,38 +105,49 @@ impl Stores {
 
     fn load(&self, name: &str, starts: bool) -> Result<GuestVariables> {
         let non_volatile = self.non_volatile(name)?;
-        let volatile = self.volatile(name, starts)?;
-        let mut variables = Variables::new(volatile, non_volatile, NoVerifier, Limits::DEFAULT);
-        tell_secure_boot(&mut variables).map_err(|error| anyhow!("telling the state of Secure Boot: {error:?}"))?;
+        let (volatile, is_new) = self.volatile(name, starts)?;
+        let mut variables = Variables::new(volatile, non_volatile, TimeBased::new(), Limits::DEFAULT);
+        if starts || is_new {
+            let told = variables.tell_secure_boot(false);
+            told.map_err(|error| anyhow!("{name}: telling the state of Secure Boot: {error:?}"))?;
+        }
         Ok(variables)
     }
 
-    fn non_volatile(&self, name: &str) -> Result<Store<StoreFile>> {
+    fn non_volatile(&self, name: &str) -> Result<Store<FileVolume>> {
         let path = self.path(name, "fd");
         let named = || path.display().to_string();
         if !path.exists() {
             log::info!("{}: a new store", path.display());
-            StoreFile::create(&path, self.template.clone(), Durability::PowerCut).with_context(named)?;
+            file::create(&path, &self.template).with_context(named)?;
         }
-        let file = StoreFile::read(&path, Durability::PowerCut).with_context(named)?;
-        let offset = volume::store_offset(file.bytes()).map_err(|error| anyhow!(explain(error))).with_context(named)?;
-        match Store::open(file, offset) {
+        let content = Content::read(&path, Durability::PowerCut).with_context(named)?;
+        // A cut while the store was replaced may have left half of one; then the journal has all of it.
+        if journal::inspect(content.bytes()) != Recovery::Completed {
+            check(content.bytes()).with_context(named)?;
+        }
+        let volume = content.open().with_context(named)?;
+        let offset = check(volume.bytes()).with_context(named)?;
+        match Store::open(volume, offset) {
             Ok(store) => Ok(store),
             Err((_, error)) => bail!("{}: the variable store is damaged ({error:?}); {WAY_OUT}", path.display()),
         }
     }
 
-    fn volatile(&self, name: &str, starts: bool) -> Result<Store<StoreFile>> {
+    /// The volatile store, and whether it is new.
+    fn volatile(&self, name: &str, starts: bool) -> Result<(Store<FileVolume>, bool)> {
         let path = self.path(name, "volatile");
-        let named = || path.display().to_string();
         if !starts
-            && let Ok(file) = StoreFile::read(&path, Durability::Process)
-            && let Ok(store) = Store::open(file, 0)
+            && let Ok(volume) = Content::read(&path, Durability::Process).and_then(Content::open)
+            && let Ok(store) = Store::open(volume, 0)
         {
-            return Ok(store);
+            return Ok((store, false));
         }
-        let file = StoreFile::create(&path, vec![0xFF; VOLATILE_SIZE], Durability::Process).with_context(named)?;
-        Store::format(file, 0).map_err(|error| anyhow!("{error:?}")).with_context(named)
+        let named = || path.display().to_string();
+        file::create(&path, &[ERASED; VOLATILE_SIZE]).with_context(named)?;
+        let volume = Content::read(&path, Durability::Process).and_then(Content::open).with_context(named)?;
+        let store = Store::format(volume, 0).map_err(|error| anyhow!("{error:?}")).with_context(named)?;
+        Ok((store, true))
     }
 
     fn path(&self, name: &str, extension: &str) -> PathBuf {
@@ -145,41 +157,31 @@ impl Stores {
 
 const WAY_OUT: &str = "move it away for a new one, or put back a copy";
 
-fn explain(error: VolumeError) -> String {
-    let what = match error {
-        VolumeError::Blank => "nothing was ever written to it",
-        VolumeError::Signature => "it is no variable store",
-        VolumeError::Checksum => "its header is damaged",
-        VolumeError::Size => "it is too short for a variable store",
-    };
-    format!("{what}; {WAY_OUT}")
+/// Where the store is in a volume.
+fn check(volume: &[u8]) -> Result<usize> {
+    volume::store_offset(volume).map_err(|error| {
+        let what = match error {
+            VolumeError::Blank => "nothing was ever written to it",
+            VolumeError::Signature => "it is no variable store",
+            VolumeError::Checksum => "its header is damaged",
+            VolumeError::Size => "it is too short for a variable store",
+        };
+        anyhow!("{what}; {WAY_OUT}")
+    })
 }
 
 /// An empty volume.
-fn empty() -> Vec<u8> {
-    let mut bytes = vec![0xFF; volume::VOLUME_SIZE as usize];
-    // Fails for fewer bytes than two headers take.
-    let _ = volume::format(&mut bytes[..volume::REGION_SIZE]);
-    bytes
+fn empty() -> Result<Vec<u8>> {
+    let mut bytes = vec![ERASED; volume::VOLUME_SIZE as usize];
+    let region = bytes.get_mut(..volume::REGION_SIZE).context("an empty volume")?;
+    volume::format(region).map_err(|error| anyhow!("an empty volume: {error:?}"))?;
+    journal::start_anew(&mut bytes, &mut NoMedium).map_err(|error| anyhow!("an empty volume: {error:?}"))?;
+    Ok(bytes)
 }
 
 /// A name that is a file's in the folder and nowhere else.
 fn is_file_stem(name: &str) -> bool {
     !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && !name.contains(['/', '\0'])
-}
-
-/// What the firmware's driver tells where no daemon keeps the variables.
-fn tell_secure_boot(variables: &mut GuestVariables) -> Result<(), variables::Error> {
-    variables.set_asker(false);
-    let global = VariableVendor::GLOBAL_VARIABLE.0;
-    let units = |name: &str| name.encode_utf16().collect::<Vec<u16>>();
-    let has_platform_key = variables.get(Key::new(global, &units("PK"))).is_ok();
-    for (name, value) in
-        [("SetupMode", !has_platform_key), ("SecureBoot", false), ("AuditMode", false), ("DeployedMode", false)]
-    {
-        variables.set_by_firmware(Key::new(global, &units(name)), GLOBAL, &[u8::from(value)])?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

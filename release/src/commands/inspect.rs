@@ -8,7 +8,7 @@ use image::dissect::Dissection;
 use serde::Serialize;
 
 use super::Outcome;
-use crate::{drawing, files};
+use crate::{digest, drawing, files};
 
 /// Shows what is in a firmware image or variable store: regions, headers, hashes, files, variables.
 ///
@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let dissection = Dissection::of(&image);
     let file = arguments.file.display().to_string();
     if arguments.json {
-        let report = Report { file, sha256: files::sha256(&image), dissection: &dissection };
+        let report = Report { file, sha256: digest::sha256(&image), dissection: &dissection };
         files::print(serde_json::to_string_pretty(&report)? + "\n")?;
     } else {
         files::print(drawing::draw(&file, &image, &dissection))?;

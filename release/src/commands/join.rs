@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::Outcome;
-use crate::files;
+use crate::{digest, files};
 
 /// Puts code and variables together into one image, as HVM guests need it: `join` of what `split` gave is the image itself.
 ///
@@ -32,6 +32,6 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let what = || format!("{} and {}", arguments.code.display(), arguments.vars.display());
     let image = image::join::join(&code, &vars).with_context(what)?;
     files::replace(&arguments.out, &image)?;
-    println!("{}  {:>8} bytes  {}", files::sha256(&image), image.len(), arguments.out.display());
+    println!("{}  {:>8} bytes  {}", digest::sha256(&image), image.len(), arguments.out.display());
     Ok(Outcome::Success)
 }

@@ -1,9 +1,11 @@
 //! The commands. Each file has `Arguments` and `run`.
 
+pub mod audit;
 pub mod compare;
 pub mod inspect;
 pub mod join;
 pub mod pin;
+pub mod pins;
 pub mod sign;
 pub mod split;
 pub mod vars;

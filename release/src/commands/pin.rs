@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::Outcome;
+use crate::files;
 use crate::manifest::{self, Manifest};
 use crate::release_set::{Ingredients, ReleaseSet};
 use crate::sources;
@@ -83,8 +84,7 @@ fn write(folder: &Path, files: &BTreeMap<&str, &[u8]>) -> Result<()> {
         }
     }
     for (name, bytes) in files {
-        let path = folder.join(name);
-        fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+        files::replace(&folder.join(name), bytes)?;
     }
     Ok(())
 }

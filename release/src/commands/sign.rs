@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::Outcome;
+use crate::files;
 use crate::signature::{Keys, SIGNED, Scheme, minisign, ssh};
 use crate::verification;
 
@@ -35,24 +36,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let report = verification::verify(&arguments.release, &Keys::default(), None)?;
     for problem in &report.problems {
-        eprintln!("{problem}");
+        eprintln!("{}", files::printable(&problem.to_string()));
     }
     let Some(version) = report.version.filter(|_| report.problems.is_empty()) else {
         eprintln!("{}: not signed, as it does not hold", arguments.release.display());
         return Ok(Outcome::Failure);
     };
-    let password = arguments.password_file.as_deref().map(first_line).transpose()?;
+    let file = arguments.password_file.as_deref();
     if let Some(path) = &arguments.minisign {
-        let key = minisign::secret_key(path, password.clone())?;
+        let key = minisign::secret_key(path, file.map(first_line).transpose()?)?;
         write(&arguments.release, Scheme::Minisign, |file, content| {
             minisign::sign(&key, content, &format!("ovmf-xen {version} {file}"))
         })?;
     }
     if let Some(path) = &arguments.ssh {
-        let key = ssh::private_key(path, || match password {
-            Some(password) => Ok(password),
-            None => rpassword::prompt_password("Password of the SSH key: ").context("no password can be asked for"),
-        })?;
+        let key = ssh::private_key(path, || password(file))?;
         write(&arguments.release, Scheme::Ssh, |_, content| ssh::sign(&key, content))?;
     }
     Ok(Outcome::Success)
@@ -63,10 +61,21 @@ fn write(folder: &Path, scheme: Scheme, sign: impl Fn(&str, &[u8]) -> Result<Str
         let content = folder.join(file);
         let content = fs::read(&content).with_context(|| content.display().to_string())?;
         let path = folder.join(scheme.file(file));
-        fs::write(&path, sign(file, &content)?).with_context(|| path.display().to_string())?;
+        files::replace(&path, sign(file, &content)?.as_bytes())?;
         println!("{}: made", path.display());
     }
     Ok(())
+}
+
+/// The password of an SSH key, from a file or from the terminal.
+pub(super) fn password(file: Option<&Path>) -> Result<String> {
+    file.map_or_else(
+        || {
+            rpassword::prompt_password("Password of the SSH key: ")
+                .context("no password can be asked for; see --password-file")
+        },
+        first_line,
+    )
 }
 
 fn first_line(path: &Path) -> Result<String> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::Outcome;
-use crate::files;
+use crate::{digest, files};
 
 /// Splits a combined image into OVMF_CODE.fd and OVMF_VARS.fd; `join` puts them together again, byte for byte.
 ///
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     for (name, bytes) in [("OVMF_CODE.fd", code), ("OVMF_VARS.fd", variables)] {
         let path = arguments.out.join(name);
         files::replace(&path, &bytes)?;
-        println!("{}  {:>8} bytes  {}", files::sha256(&bytes), bytes.len(), named(&path));
+        println!("{}  {:>8} bytes  {}", digest::sha256(&bytes), bytes.len(), named(&path));
     }
     Ok(Outcome::Success)
 }

@@ -8,6 +8,7 @@ use semver::Version;
 use serde_json::json;
 
 use super::Outcome;
+use crate::files;
 use crate::signature::Keys;
 use crate::verification::{self, Report, Verdict};
 
@@ -88,7 +89,7 @@ fn to_json(report: &Report) -> serde_json::Value {
 
 fn print(report: &Report) {
     for problem in &report.problems {
-        eprintln!("{problem}");
+        eprintln!("{}", files::printable(&problem.to_string()));
     }
     for signature in &report.signatures {
         println!("{}: signed by {}", signature.file, signature.by);

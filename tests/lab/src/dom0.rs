@@ -18,8 +18,11 @@ use crate::command;
 use crate::machine::Machine;
 
 /// Programs of ours for scripts in dom0, which find them in `/lab/tools`.
-const TOOLS: [(&str, &str); 2] =
-    [("lab-qmp", include_str!("../dom0/lab-qmp")), ("lab-socket", include_str!("../dom0/lab-socket"))];
+const TOOLS: [(&str, &str); 3] = [
+    ("lab-qmp", include_str!("../dom0/lab-qmp")),
+    ("lab-socket", include_str!("../dom0/lab-socket")),
+    ("lab-varstored", include_str!("../dom0/lab-varstored")),
+];
 const POLL: Duration = Duration::from_millis(20);
 /// What is sent while nobody in dom0 has the port open is lost: so it is between two connections.
 const RESEND: Duration = Duration::from_secs(3);

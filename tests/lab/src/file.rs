@@ -2,8 +2,8 @@
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
 //! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
-//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
-//! `patch`).
+//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`), or changes a source (`from` with
+//! `truncate` or `patch`; `vars`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
-use crate::{debian_package, guest_program, installer, iso, uki};
+use crate::{debian_package, firmware, guest_program, installer, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -43,6 +43,12 @@ pub enum Made {
     Uki(String),
     /// A source with changes.
     Changed(Changed),
+    /// A firmware image of another layout.
+    Image(firmware::Built),
+    /// A firmware image of code and variables.
+    Joined(firmware::Joined),
+    /// A variable store that `virt-fw-vars` has changed.
+    Vars(firmware::Vars),
     /// A CD that `grub-mkrescue` makes of these files, for PCs with BIOS and with UEFI.
     Iso(BTreeMap<String, Content>),
 }
@@ -104,6 +110,9 @@ impl Sources {
             Content::Made(Made::Zeros(count)) => Ok(vec![0; *count]),
             Content::Made(Made::Uki(command_line)) => self.unified_kernel_image(command_line),
             Content::Made(Made::Changed(changed)) => self.changed(changed),
+            Content::Made(Made::Image(built)) => built.bytes(self),
+            Content::Made(Made::Joined(joined)) => joined.bytes(self),
+            Content::Made(Made::Vars(vars)) => vars.bytes(self),
             Content::Made(Made::Iso(files)) => iso::bytes(files, self),
         }
     }

@@ -247,6 +247,17 @@ impl<'a> Guest<'a> {
         self.dom0.run_well(&script, SAVE_TIMEOUT).map(drop)
     }
 
+    /// Runs a shell script in dom0 that finds the lab's tools by name.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn run_in_dom0(&self, script: &str, timeout: Duration) -> Result<()> {
+        let script = format!(
+            "set -e\nPATH=$PATH:/lab/tools\nlab-varstored() {{ bash /lab/tools/lab-varstored \"$@\"; }}\n{script}\n"
+        );
+        self.dom0.run_well(&script, timeout).map(drop)
+    }
+
     /// Ends the domain, if it still is there, and removes its files from dom0.
     ///
     /// # Errors

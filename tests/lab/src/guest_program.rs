@@ -32,7 +32,8 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-fn executable(line: &str) -> Option<PathBuf> {
+/// The program that a line of what cargo says names.
+pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     serde_json::from_str::<Message>(line).ok()?.executable
 }
 

@@ -15,7 +15,7 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 17] = [
+const PROGRAMS: [Program; 23] = [
     Program {
         name: "systemd-boot",
         package: "systemd-boot-efi/trixie",
@@ -64,6 +64,13 @@ const PROGRAMS: [Program; 17] = [
     Program { name: "vars-empty", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.fd" },
     Program { name: "vars-microsoft", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.ms.fd" },
     Program { name: "vars-snakeoil", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd" },
+    // A Linux program with all that it is linked to, to be run from a guest's disk.
+    Program { name: "efibootmgr", package: "efibootmgr/trixie", path: "usr/bin/efibootmgr" },
+    Program { name: "libefiboot", package: "libefiboot1t64/trixie", path: "usr/lib/x86_64-linux-gnu/libefiboot.so.1" },
+    Program { name: "libefivar", package: "libefivar1t64/trixie", path: "usr/lib/x86_64-linux-gnu/libefivar.so.1" },
+    Program { name: "libpopt", package: "libpopt0/trixie", path: "usr/lib/x86_64-linux-gnu/libpopt.so.0" },
+    Program { name: "libc", package: "libc6/trixie", path: "usr/lib/x86_64-linux-gnu/libc.so.6" },
+    Program { name: "ld-linux", package: "libc6/trixie", path: "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" },
     Program { name: "edk2", package: "ovmf/trixie", path: "usr/share/ovmf/OVMF.fd" },
 ];
 
@@ -116,6 +123,15 @@ impl Programs {
     pub fn package(&self, package: &str) -> Result<PathBuf> {
         let Self::Debian { cache, apt, .. } = self else { bail!("no Debian package {package} without Debian") };
         packages::content(cache, apt, package)
+    }
+
+    /// A program of the Python environment that `tests/setup` makes; without Debian it is where programs are.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Debian { cache, .. } => cache.path("venv/bin").join(name),
+            _ => name.into(),
+        }
     }
 
     /// The file of a program.

@@ -65,6 +65,9 @@ pub struct Scenario {
     /// Whether a guest that reboots is created again.
     #[serde(default)]
     pub restart: bool,
+    /// Whether a daemon in dom0 keeps the guest's variables.
+    #[serde(default)]
+    pub variable_daemon: bool,
     /// The disks, xvda first.
     #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,

@@ -140,14 +140,14 @@ impl Build {
     }
 
     fn command(&self) -> Command {
-        let mut command;
+        // The build ends with this process.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
         if self.own_namespaces {
-            command = Command::new("unshare");
-            command.args(["--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "--", "bash"]);
-        } else {
-            command = Command::new("bash");
+            command.args(["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
         }
-        let script = format!("set -e\n{}\n\"$@\"\n", self.setup.join("\n"));
+        command.arg("bash");
+        let script = format!("set -e\n{}\nexec \"$@\"\n", self.setup.join("\n"));
         command.args(["-c", &script, "setup"]).args(&self.prefix);
         command.arg(self.source.join("build-support/build"));
         command.args(["--offline", "--out"]).arg(self.folder.join("out"));

@@ -120,7 +120,7 @@ impl Inputs {
         let target = self.scratch.join("crates");
         if !target.exists() {
             let mut vendor = Command::new("cargo");
-            vendor.args(["vendor", "--quiet", "--locked", "--versioned-dirs"]).arg(&target).current_dir(&self.root);
+            vendor.args(["vendor", "--quiet", "--locked"]).arg(&target).current_dir(&self.root);
             command::output(&mut vendor).context("copying the crates of Cargo.lock")?;
         }
         Ok(target)

@@ -71,3 +71,69 @@ fn join(volume: &DevicePathBuf, path: &DevicePath, skip: usize) -> DevicePathBuf
     }
     joined
 }
+
+// It uses the one core, which Miri leaves out in `services` too.
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use core::ptr::null_mut;
+    use services::device_path::PartitionFormat;
+    use uefi_raw::protocol::device_path::DevicePathProtocol;
+
+    fn path(nodes: &[Node]) -> DevicePathBuf {
+        DevicePathBuf::from_nodes(nodes).unwrap()
+    }
+
+    fn partition(number: u32, signature: u8) -> Node {
+        let signature = Signature::Guid(uefi_raw::Guid::from_bytes([signature; 16]));
+        let (start, format) = (u64::from(number) * 2048, PartitionFormat::GPT);
+        Node::HardDrive { partition: number, start, size: 2048, format, signature }
+    }
+
+    fn file(name: &str) -> Node {
+        Node::FilePath(name.into())
+    }
+
+    fn handle(path: &DevicePathBuf, protocol: uefi_raw::Guid) {
+        let bytes: &'static mut [u8] = path.as_bytes().to_vec().leak();
+        let interfaces = [(DevicePathProtocol::GUID, bytes.as_mut_ptr().cast()), (protocol, null_mut())];
+        api::install_protocols(None, &interfaces).unwrap();
+    }
+
+    // One test, as all use the one core.
+    #[test]
+    fn short_forms_become_the_paths_that_they_fit() {
+        let disk = |number: u32| Node::Controller { number: 7000 + number };
+        let volumes = [[disk(1), partition(1, 1)], [disk(1), partition(2, 2)], [disk(2), partition(1, 3)]];
+        let volumes = volumes.map(|nodes| path(&nodes));
+        volumes.iter().for_each(|volume| handle(volume, SimpleFileSystemProtocol::GUID));
+        let card = path(&[Node::Mac { address: [2; 32], if_type: 1 }]);
+        handle(&card, LoadFileProtocol::GUID);
+
+        let grub = file("\\EFI\\debian\\grubx64.efi");
+        let whole = |volume: &DevicePathBuf, node: &Node| volume.clone().with(node).unwrap();
+        // A partition, by signature and start; one that is not there.
+        assert_eq!(complete(&path(&[partition(2, 2), grub.clone()])), Ok(Vec::from([whole(&volumes[1], &grub)])));
+        assert_eq!(complete(&path(&[partition(2, 3), grub.clone()])), Ok(Vec::new()));
+        // A file, on every volume.
+        assert_eq!(
+            complete(&path(core::slice::from_ref(&grub))),
+            Ok(volumes.iter().map(|volume| whole(volume, &grub)).collect())
+        );
+        // A disk or a partition without a file: the removable media path.
+        let removable = file(policy::REMOVABLE_PATH);
+        let both = Vec::from([whole(&volumes[0], &removable), whole(&volumes[1], &removable)]);
+        assert_eq!(complete(&path(&[disk(1)])), Ok(both));
+        assert_eq!(complete(&path(&[partition(1, 3)])), Ok(Vec::from([whole(&volumes[2], &removable)])));
+        // A device that chooses by itself, and one that is not there.
+        assert_eq!(complete(&card), Ok(Vec::from([card.clone()])));
+        assert_eq!(complete(&path(&[disk(3)])), Ok(Vec::new()));
+        // A whole path stays; what cannot be completed says why.
+        let long = whole(&volumes[0], &grub);
+        assert_eq!(complete(&long), Ok(Vec::from([long.clone()])));
+        let usb = Node::UsbClass { vendor: 0xFFFF, product: 0xFFFF, class: 8, sub_class: 6, protocol: 0x50 };
+        assert!(complete(&path(&[usb, grub])).unwrap_err().contains("USB"));
+        assert!(complete(&path(&[Node::Uri { uri: "http://x/".into() }])).unwrap_err().contains("HTTP"));
+    }
+}

@@ -7,7 +7,7 @@
 //! | [`system`] | what the menu asks |
 //! | [`screen`] | the console as the menu's display and keyboard |
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -76,7 +76,7 @@ pub trait Host {
 /// A kernel that the guest's configuration names.
 pub struct Kernel {
     /// The program, or why it could not be read.
-    pub program: Result<Vec<u8>, String>,
+    pub program: Result<Cow<'static, [u8]>, String>,
     /// Its RAM disk.
     pub initrd: Option<Box<dyn FileSource>>,
     /// Its command line.

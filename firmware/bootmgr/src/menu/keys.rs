@@ -16,7 +16,6 @@ use crate::variables::GLOBAL;
 #[derive(Default)]
 pub struct KeyPage {
     list: List<Database>,
-    state: String,
     /// A database that is about to be emptied.
     asked: Option<Question<Database>>,
 }
@@ -37,8 +36,8 @@ impl Page for KeyPage {
         let is_set = |name: &str| system.get(&GLOBAL, name).is_some_and(|value| value == [1]);
         let mode =
             if is_set("SetupMode") { "setup mode: keys are taken unsigned" } else { "user mode: keys are signed" };
-        self.state = format!("Secure Boot {}; {mode}", if is_set("SecureBoot") { "on" } else { "off" });
-        let mut rows = Vec::from([Row::heading(self.state.clone())]);
+        let state = format!("Secure Boot {}; {mode}", if is_set("SecureBoot") { "on" } else { "off" });
+        let mut rows = Vec::from([Row::heading(state), Row::heading("")]);
         rows.extend(Database::ALL.into_iter().map(|database| {
             let content = match enrolment::count(system, database) {
                 None => "none".to_string(),

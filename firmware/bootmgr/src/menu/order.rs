@@ -96,6 +96,7 @@ impl Page for OrderPage {
         let mut rows = Vec::from([
             Row::heading("Before the start"),
             Row::new(Item::Timeout, "Waiting time for a key", timeout_text(timeout(system))),
+            Row::heading(""),
             Row::heading("Order"),
         ]);
         for number in BOOT.order(system) {

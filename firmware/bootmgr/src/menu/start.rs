@@ -72,12 +72,12 @@ impl Page for StartPage {
             let place = alloc::format!("{}:{path}", volume.name);
             rows.push(Row::new(Item::Shell(volume, path), "UEFI Shell", place));
         }
-        rows.push(Row::heading("Set up"));
+        rows.extend(["", "Set up"].map(Row::heading));
         rows.push(Row::new(Item::Order, "Order and waiting time", ""));
         rows.push(Row::new(Item::Keys, "Secure Boot keys", ""));
         rows.push(Row::new(Item::Information, "System information", ""));
         rows.push(Row::new(Item::Log, "Log", ""));
-        rows.push(Row::heading("Leave"));
+        rows.extend(["", "Leave"].map(Row::heading));
         rows.push(Row::new(Item::Continue, "Go on with the start", ""));
         rows.push(Row::new(Item::Restart, "Restart", ""));
         rows.push(Row::new(Item::PowerOff, "Power off", ""));

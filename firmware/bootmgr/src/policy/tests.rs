@@ -207,7 +207,7 @@ fn a_kernel_of_the_configuration_comes_before_everything() {
     machine.store.put("BootNext", &[2, 0]);
     boot(&mut machine);
     assert_eq!(machine.started, [7, 2, 10, 1, 100]);
-    assert_eq!(machine.said[0], "Starting kernel= of the guest's configuration");
+    assert_eq!(machine.said[0], "Starting the kernel of the guest's configuration");
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_kernel_that_cannot_be_loaded_says_why_and_the_rest_is_tried() {
     machine.kernel = Some(Err("no EFI program".into()));
     boot(&mut machine);
     assert_eq!(machine.started, [10, 1, 100]);
-    assert_eq!(machine.said[0], "kernel= of the guest's configuration: no EFI program");
+    assert_eq!(machine.said[0], "the kernel of the guest's configuration: no EFI program");
 }
 
 #[test]
@@ -272,6 +272,22 @@ fn the_entry_of_a_disk_is_that_disks_turn() {
     boot(&mut machine);
     assert_eq!(machine.started, [103, 101, 1, 100, 104]);
     assert_eq!(machine.current.last(), Some(&None), "no entry leads to the network");
+}
+
+#[test]
+fn of_disks_that_cannot_be_booted_is_told_before_the_next_one_boots() {
+    let mut machine = Scripted::default();
+    let problems = alloc::vec![("xvda".into(), "no partition table".into())];
+    machine.disks.push(Disk { volumes: Vec::new(), problems, ..disk("xvda", Class::HardDisk) });
+    machine.disks.push(disk("xvdb", Class::HardDisk));
+    machine.add_disk("xvdc", Class::HardDisk, 100);
+    machine.disks.push(disk("xvdd", Class::HardDisk));
+    boot(&mut machine);
+    assert_eq!(machine.said[0], "xvda: no partition table");
+    assert!(machine.said[1].starts_with("xvdb1: no \\EFI\\BOOT\\BOOTX64.EFI,"));
+    assert_eq!(machine.said[2], "Starting xvdc1:\\EFI\\BOOT\\BOOTX64.EFI");
+    assert!(machine.said[4].starts_with("xvdd1: no"));
+    assert_eq!(machine.said.len(), 5);
 }
 
 #[test]

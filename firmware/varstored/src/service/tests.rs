@@ -29,7 +29,7 @@ fn ask<'a>(
 }
 
 fn with(test: impl FnOnce(&mut Variables<&mut [u8], &mut [u8], NoVerifier>)) {
-    let (mut volatile, mut non_volatile) = (vec![0; 0x1000], vec![0; 0x4000]);
+    let (mut volatile, mut non_volatile) = (vec![0; 0x1000], vec![0; 0x8000]);
     let volatile = Store::format(&mut volatile[..], 0).unwrap();
     let non_volatile = Store::format(&mut non_volatile[..], 0).unwrap();
     test(&mut Variables::new(volatile, non_volatile, NoVerifier, Limits::DEFAULT));
@@ -100,7 +100,7 @@ fn space_is_told() {
         let Reply::Info(info) = ask(variables, Request::Query { attributes: NV | BS | RT }, &mut window) else {
             panic!()
         };
-        assert!(info.maximum_storage < 0x4000 && info.remaining_storage == info.maximum_storage);
+        assert!(info.maximum_storage < 0x8000 && info.remaining_storage == info.maximum_storage);
         let refused = ask(variables, Request::Query { attributes: VariableAttributes::empty() }, &mut window);
         assert_eq!(refused, Reply::Status(Status::INVALID_PARAMETER));
     });

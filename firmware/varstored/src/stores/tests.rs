@@ -2,8 +2,11 @@ use std::fs;
 
 use super::*;
 use uefi_raw::Guid;
+use uefi_raw::table::runtime::VariableAttributes;
+use variables::Key;
 
 const NV: VariableAttributes = VariableAttributes::NON_VOLATILE;
+const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
 const NAME: [u16; 1] = [0x41];
 
 fn key() -> Key<'static> {
