@@ -7,6 +7,7 @@ mod daemon;
 mod monotonic;
 pub mod reset;
 mod services;
+mod stack;
 mod state;
 mod time;
 mod variable;

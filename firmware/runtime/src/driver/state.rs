@@ -4,6 +4,7 @@
 //! [`State::move_memory`]. No reference or function pointer is ever stored here: it would keep its physical value.
 
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -12,10 +13,9 @@ use runtime::clock::Clock;
 use runtime::rtc::Rtc;
 use uefi_raw::Status;
 use uefi_raw::table::boot::Tpl;
-use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
 use uefi_raw::table::system::SystemTable;
 use variables::volume::{self, VolumeError};
-use variables::{Backend, Key, Limits, NoVerifier, Store, Variables};
+use variables::{Backend, Limits, Store, TimeBased, Variables};
 
 use super::daemon;
 use super::services::Services;
@@ -23,10 +23,11 @@ use super::services::Services;
 /// Bytes of the volatile store. Loaders keep a few kilobytes there; shim mirrors its lists, tens of kilobytes.
 const VOLATILE_SIZE: usize = 0x1_0000;
 
-const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
+/// Whether programs are verified before they start: not yet, and SecureBoot says so.
+const SECURE_BOOT_IS_ENFORCED: bool = false;
 
 /// The variables where no daemon keeps them.
-pub type InMemory = Variables<Region, Region, NoVerifier>;
+pub type InMemory = Variables<Region, Region, TimeBased>;
 
 /// What the services work on.
 pub struct State {
@@ -99,7 +100,9 @@ struct Shared<T>(UnsafeCell<T>);
 // VOLATILE only through the region in STATE.
 unsafe impl<T> Sync for Shared<T> {}
 
-static STATE: Shared<Option<State>> = Shared(UnsafeCell::new(None));
+/// Initialized when `IS_OPEN`. As an option it would be in the file, with the zeros of its buffers.
+static STATE: Shared<MaybeUninit<State>> = Shared(UnsafeCell::new(MaybeUninit::uninit()));
+static IS_OPEN: AtomicBool = AtomicBool::new(false);
 static VOLATILE: Shared<[u8; VOLATILE_SIZE]> = Shared(UnsafeCell::new([0; VOLATILE_SIZE]));
 static BUSY: AtomicBool = AtomicBool::new(false);
 static HANDOFF: AtomicPtr<Handoff> = AtomicPtr::new(ptr::null_mut());
@@ -126,8 +129,9 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     // SAFETY: the caller vouches for the handoff, and that nothing else runs.
     unsafe {
         (*handoff).store_report = report;
-        *STATE.0.get() = Some(State { variables, clock: Clock::new(), rtc: Rtc::new(), monotonic_count: 0 });
+        (*STATE.0.get()).write(State { variables, clock: Clock::new(), rtc: Rtc::new(), monotonic_count: 0 });
     }
+    IS_OPEN.store(true, Ordering::Relaxed);
     HANDOFF.store(handoff, Ordering::Relaxed);
     SYSTEM_TABLE.store(system_table, Ordering::Relaxed);
     Ok(())
@@ -140,8 +144,8 @@ fn open_in_memory(region: Region) -> Result<(InMemory, StoreReport), Status> {
     let region = unsafe { Region::new(VOLATILE.0.get().cast(), VOLATILE_SIZE) };
     let volatile = Store::format(region, 0).map_err(|_| Status::OUT_OF_RESOURCES)?;
     let report = report(&non_volatile, found);
-    let mut variables = Variables::new(volatile, non_volatile, NoVerifier, Limits::DEFAULT);
-    tell_secure_boot(&mut variables).map_err(|error| error.status())?;
+    let mut variables = Variables::new(volatile, non_volatile, TimeBased::new(), Limits::DEFAULT);
+    variables.tell_secure_boot(SECURE_BOOT_IS_ENFORCED).map_err(|error| error.status())?;
     Ok((variables, report))
 }
 
@@ -191,14 +195,16 @@ fn with_state<R>(service: impl FnOnce(&mut State) -> R) -> Result<R, Status> {
     if BUSY.swap(true, Ordering::Acquire) {
         return Err(Status::NOT_READY);
     }
-    // SAFETY: BUSY lets one caller in.
-    let state = unsafe { &mut *STATE.0.get() };
-    let result = state.as_mut().ok_or(Status::NOT_READY).map(|state| {
+    let result = if IS_OPEN.load(Ordering::Relaxed) {
+        // SAFETY: BUSY lets one caller in, and the state is initialized.
+        let state = unsafe { (*STATE.0.get()).assume_init_mut() };
         if is_at_runtime() {
             state.variables.set_at_runtime();
         }
-        service(state)
-    });
+        Ok(service(state))
+    } else {
+        Err(Status::NOT_READY)
+    };
     BUSY.store(false, Ordering::Release);
     result
 }
@@ -247,18 +253,6 @@ fn report(store: &Store<Region>, state: StoreState) -> StoreReport {
         capacity: count(report.capacity),
         daemon_failure: 0,
     }
-}
-
-/// Nothing is verified yet, so Secure Boot is off; setup mode is what the absence of a platform key means (UEFI 2.10
-/// §32.3).
-fn tell_secure_boot(variables: &mut InMemory) -> Result<(), variables::Error> {
-    let global = VariableVendor::GLOBAL_VARIABLE.0;
-    let platform_key = variables.get(Key::new(global, &utf16(b"PK"))).is_ok();
-    let mut set = |key: Key<'_>, value: bool| variables.set_by_firmware(key, GLOBAL, &[u8::from(value)]);
-    set(Key::new(global, &utf16(b"SetupMode")), !platform_key)?;
-    set(Key::new(global, &utf16(b"SecureBoot")), false)?;
-    set(Key::new(global, &utf16(b"AuditMode")), false)?;
-    set(Key::new(global, &utf16(b"DeployedMode")), false)
 }
 
 /// The UCS-2 units of an ASCII name.

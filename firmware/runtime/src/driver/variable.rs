@@ -8,11 +8,11 @@ use uefi_raw::{Char16, Guid, Status};
 use variables::remote::DATA_LIMIT;
 use variables::{Key, Limits};
 
-use super::state;
+use super::{stack, state};
 
 /// Longest name that is looked at, in units: no variable has a longer one.
 const LONGEST_NAME: usize = Limits::DEFAULT.non_volatile / size_of::<Char16>();
-/// More data than this cannot be stored, with any name, by this driver or a daemon.
+/// More data than this cannot be stored, with any name and the largest signature in front, by this driver or a daemon.
 const LARGEST_DATA: usize = DATA_LIMIT;
 const ACCESS: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
 
@@ -110,9 +110,14 @@ pub unsafe extern "efiapi" fn set_variable(
     }
     // SAFETY: not null unless empty, and the caller has `data_size` bytes there.
     let data = if data_size == 0 { &[] } else { unsafe { slice::from_raw_parts(data, data_size) } };
-    match state::with(|state| state.variables.set(Key::new(vendor, name), attributes, data)) {
-        Ok(Ok(())) => Status::SUCCESS,
-        Ok(Err(status)) | Err(status) => status,
+    let set = state::with(|state| {
+        // SAFETY: `with` lets one caller in.
+        unsafe { stack::call(|| state.variables.set(Key::new(vendor, name), attributes, data)) }
+    });
+    match set {
+        Ok(Some(Ok(()))) => Status::SUCCESS,
+        Ok(Some(Err(status))) | Err(status) => status,
+        Ok(None) => Status::DEVICE_ERROR,
     }
 }
 
