@@ -81,7 +81,7 @@ let
         else if kind == "iso" then
           builtins.concatMap contentReasons (builtins.attrValues content.iso)
         else
-          reasonsFor "content" (among known.contents) { } [ kind ]
+          reasonsFor "content" (among known.contents) reasons.contents [ kind ]
       ) (builtins.attrNames content);
 
   diskReasons =
