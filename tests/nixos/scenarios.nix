@@ -78,6 +78,10 @@ let
         kind:
         if kind == "changed" then
           contentReasons content.changed.from
+        else if kind == "vars" then
+          [ reasons.contents.vars ] ++ contentReasons content.vars.from
+        else if kind == "joined" then
+          contentReasons content.joined.code ++ contentReasons content.joined.vars
         else if kind == "iso" then
           builtins.concatMap contentReasons (builtins.attrValues content.iso)
         else
