@@ -2,7 +2,7 @@
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
 //! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`. A table gives the
-//! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`), or changes a source (`from` with `truncate` or
+//! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `update`), or changes a source (`from` with `truncate` or
 //! `patch`).
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
+use crate::update::{self, Update};
 use crate::{guest_program, installer, iso, uki};
 
 /// The test guests' init.
@@ -43,6 +44,8 @@ pub enum Made {
     Uki(String),
     /// A source with changes.
     Changed(Changed),
+    /// A signed update of an authenticated variable.
+    Update(Update),
     /// A CD that `grub-mkrescue` makes of these files, for PCs with BIOS and with UEFI.
     Iso(BTreeMap<String, Content>),
 }
@@ -102,6 +105,7 @@ impl Sources {
             Content::Made(Made::Zeros(count)) => Ok(vec![0; *count]),
             Content::Made(Made::Uki(command_line)) => self.unified_kernel_image(command_line),
             Content::Made(Made::Changed(changed)) => self.changed(changed),
+            Content::Made(Made::Update(wanted)) => update::bytes(wanted, &self.scratch),
             Content::Made(Made::Iso(files)) => iso::bytes(files, self),
         }
     }

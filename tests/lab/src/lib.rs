@@ -31,3 +31,4 @@ pub mod screen;
 pub mod session;
 pub mod step;
 pub mod uki;
+pub mod update;
