@@ -14,7 +14,7 @@ const NOTE_SIZE: u32 = 20;
 const NOTE_OWNER: [u8; 4] = *b"Xen\0";
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY` (`public/elfnote.h`).
-const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+pub(crate) const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 /// Bytes that a header takes.
 pub const LENGTH: u64 = (NOTE_OFFSET + NOTE_SIZE) as u64;

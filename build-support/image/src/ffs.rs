@@ -15,12 +15,14 @@ pub const LARGE_HEADER_LENGTH: usize = 32;
 pub const SMALL_LIMIT: usize = 0xff_ffff;
 
 const SECTION_ALIGNMENT: usize = 4;
-const ATTRIBUTE_LARGE_FILE: u8 = 0x01;
-const ATTRIBUTE_CHECKSUM: u8 = 0x40;
+/// Offset of the attributes in a file's header.
+pub(crate) const ATTRIBUTES: usize = 19;
+pub(crate) const ATTRIBUTE_LARGE_FILE: u8 = 0x01;
+pub(crate) const ATTRIBUTE_CHECKSUM: u8 = 0x40;
 /// `FFS_FIXED_CHECKSUM`: stands for the sum over the contents when none is kept.
-const FIXED_CHECKSUM: u8 = 0xaa;
+pub(crate) const FIXED_CHECKSUM: u8 = 0xaa;
 /// Construction, header and data valid, as it reads on flash whose erased bits are ones.
-const STATE_VALID: u8 = !0x07;
+pub(crate) const STATE_VALID: u8 = !0x07;
 
 /// What a file is (`EFI_FV_FILETYPE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

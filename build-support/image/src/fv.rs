@@ -14,9 +14,9 @@ use uguid::{Guid, guid};
 pub const RESET_VECTOR_LENGTH: usize = 16;
 
 /// `EFI_FIRMWARE_FILE_SYSTEM2_GUID`.
-const FILE_SYSTEM2: Guid = guid!("8c8ce578-8a3d-4f1c-9935-896185c32dd3");
+pub(crate) const FILE_SYSTEM2: Guid = guid!("8c8ce578-8a3d-4f1c-9935-896185c32dd3");
 /// `EFI_FIRMWARE_FILE_SYSTEM3_GUID`: the same with large files.
-const FILE_SYSTEM3: Guid = guid!("5473c07a-3dcb-4dca-bd6f-1e9689e7349a");
+pub(crate) const FILE_SYSTEM3: Guid = guid!("5473c07a-3dcb-4dca-bd6f-1e9689e7349a");
 /// `EFI_FFS_VOLUME_TOP_FILE_GUID`.
 const VOLUME_TOP_FILE: Guid = guid!("1ba0062e-c779-4582-8566-336ae8f78f09");
 

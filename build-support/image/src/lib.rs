@@ -4,16 +4,19 @@
 //! [`layout`] (the plan, parsed and checked), [`core_image`] (the core's ELF, flattened), [`image_info`] (the descriptor
 //! patched into the core), [`runtime_image`] (the runtime driver, checked), [`ffs`] and [`fv`] (the Platform
 //! Initialization Specification's files and volumes), [`vars`] (the empty variable store) and [`elf_header`] (what makes
-//! an image bootable as a PVH guest).
+//! an image bootable as a PVH guest). The other direction: [`dissect`] (any image taken apart, with what is wrong where) and
+//! [`join`] (images split into code and variables, and joined again).
 //!
 //! Everything here is a function of its inputs: no clock, no environment, no order of a hash table enters an image.
 
 pub mod assemble;
 pub mod core_image;
+pub mod dissect;
 pub mod elf_header;
 pub mod ffs;
 pub mod fv;
 pub mod image_info;
+pub mod join;
 pub mod layout;
 pub mod runtime_image;
 pub mod vars;

@@ -216,3 +216,46 @@ fn push32(out: &mut Vec<u8>, values: &[u32]) {
 fn push64(out: &mut Vec<u8>, values: &[u64]) {
     values.iter().for_each(|value| out.extend(value.to_le_bytes()));
 }
+
+/// The images of our layout with the test core: OVMF.fd, OVMF_CODE.fd, OVMF_VARS.fd.
+pub(crate) fn images() -> [Vec<u8>; 3] {
+    let layout = crate::layout::Layout::parse(include_str!("../../layout.toml")).unwrap();
+    let core = crate::core_image::CoreImage::from_elf(&Core::default().elf()).unwrap();
+    let images = crate::assemble::assemble(&layout, &core, &runtime_driver()).unwrap();
+    images.into_iter().map(|image| image.bytes).collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// A complete record of a variable store, padded.
+pub(crate) fn record(name: &str, attributes: u32, data: &[u8]) -> Vec<u8> {
+    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let mut out = vec![0xaa, 0x55, 0x3f, 0];
+    push32(&mut out, &[attributes]);
+    out.resize(36, 0);
+    push32(&mut out, &[name.len() as u32, data.len() as u32]);
+    out.extend([0x11; 16]);
+    out.extend(name);
+    out.extend(data);
+    out.resize(out.len().next_multiple_of(4), 0xff);
+    out
+}
+
+/// Repeatable randomness.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The sequence of that seed, which must not be 0.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}

@@ -2,15 +2,34 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`policy`] | the order, from the guest's configuration to what every device has |
 //! | [`load_option`] | `Boot####` variables: their format |
-//! | [`policy`] | the order: BootNext, BootOrder, then the removable media path of every volume |
-//! | [`live`] | the policy's view of the running firmware |
+//! | [`variables`] | numbered options, and the variables beside them |
+//! | [`devices`] | disks, volumes, network devices, and the order of their kinds |
+//! | [`automatic`] | entries for the disks that are there |
+//! | [`vendors`] | boot programs of installed systems |
+//! | [`indications`] | what the operating system asks for |
+//! | [`menu`] | the boot menu |
+//! | [`enrolment`] | files with keys for Secure Boot |
+//! | [`status`] | status codes in words |
+//! | [`live`] | the view of the running firmware that policy and menu have |
 //!
-//! Policy only: it decides through the trait [`policy::Firmware`], so a test runs it against a scripted machine.
+//! Policy and menu decide through the traits [`policy::Firmware`] and [`menu::System`], so a test runs them against a scripted
+//! machine.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+pub mod automatic;
+pub mod devices;
+pub mod enrolment;
+pub mod indications;
 pub mod live;
 pub mod load_option;
+pub mod menu;
 pub mod policy;
+pub mod status;
+#[cfg(test)]
+mod testing;
+pub mod variables;
+pub mod vendors;

@@ -1,15 +1,23 @@
 //! `EFI_LOAD_OPTION`: the content of a `Boot####` variable (UEFI 2.10 §3.1.3). Written by anyone, so checked throughout.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
 use services::device_path::DevicePath;
+use uefi_raw::{Guid, guid};
 
 /// `LOAD_OPTION_ACTIVE`: the boot manager tries it on its own.
 pub const ACTIVE: u32 = 1;
-/// `LOAD_OPTION_CATEGORY`: what kind of program; only boot programs (0) are tried.
+/// `LOAD_OPTION_FORCE_RECONNECT`: after a driver, devices get their drivers anew.
+pub const FORCE_RECONNECT: u32 = 2;
+/// `LOAD_OPTION_HIDDEN`: a menu does not show it.
+pub const HIDDEN: u32 = 8;
+/// `LOAD_OPTION_CATEGORY`: what kind of program; only boot programs (0) are tried, others when somebody chooses them.
 const CATEGORY: u32 = 0x1F00;
+/// Optional data that marks an entry which the boot manager made by itself and may remove again. It is EDK2's mark, so that
+/// either firmware keeps the other's entries tidy when a variable store changes hands, and efibootmgr knows it.
+const AUTOMATIC: Guid = guid!("8108ac4e-9f11-4d59-850e-e21a522c59b2");
 
 /// Why a variable is no load option.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +51,41 @@ pub struct LoadOption {
 }
 
 impl LoadOption {
+    /// An active option for a device that the boot manager found by itself.
+    pub fn automatic(description: &str, path: &DevicePath) -> Self {
+        Self {
+            attributes: ACTIVE,
+            description: description.to_string(),
+            path: path.as_bytes().to_vec(),
+            optional_data: AUTOMATIC.to_bytes().to_vec(),
+        }
+    }
+
+    /// Whether the boot manager made it by itself.
+    pub fn is_automatic(&self) -> bool {
+        self.optional_data == AUTOMATIC.to_bytes()
+    }
+
+    /// Its path, typed.
+    ///
+    /// # Errors
+    /// Never for an option that was read.
+    pub fn path(&self) -> Result<&DevicePath, LoadOptionError> {
+        DevicePath::from_bytes(&self.path).map_err(|_| LoadOptionError::DevicePath)
+    }
+
+    /// A variable's content.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A path that was read or made is no longer than this.
+        let path_length = u16::try_from(self.path.len()).unwrap_or(u16::MAX);
+        let mut bytes = self.attributes.to_le_bytes().to_vec();
+        bytes.extend(path_length.to_le_bytes());
+        bytes.extend(self.description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        bytes.extend(&self.path);
+        bytes.extend(&self.optional_data);
+        bytes
+    }
+
     /// Reads a variable's content.
     pub fn parse(bytes: &[u8]) -> Result<Self, LoadOptionError> {
         let (attributes, rest) = bytes.split_first_chunk::<4>().ok_or(LoadOptionError::Truncated)?;
@@ -66,6 +109,11 @@ impl LoadOption {
     /// Whether the boot manager tries it without being asked for it.
     pub fn is_active(&self) -> bool {
         self.attributes & ACTIVE != 0 && self.attributes & CATEGORY == 0
+    }
+
+    /// Whether a menu shows it.
+    pub fn is_shown(&self) -> bool {
+        self.attributes & HIDDEN == 0
     }
 }
 
@@ -92,6 +140,22 @@ mod tests {
         assert_eq!(read.path, PATH);
         assert_eq!(read.optional_data, b"quiet");
         assert!(read.is_active());
+    }
+
+    #[test]
+    fn an_option_is_written_as_it_was_read() {
+        let whole = option(ACTIVE | HIDDEN, "openSUSE \u{e4}", PATH, b"quiet");
+        let read = LoadOption::parse(&whole).unwrap();
+        assert_eq!(read.to_bytes(), whole);
+        assert!(!read.is_automatic() && !read.is_shown());
+    }
+
+    #[test]
+    fn what_the_boot_manager_makes_is_marked() {
+        let made = LoadOption::automatic("xvda", DevicePath::from_bytes(PATH).unwrap());
+        let read = LoadOption::parse(&made.to_bytes()).unwrap();
+        assert_eq!(read, made);
+        assert!(read.is_automatic() && read.is_active());
     }
 
     #[test]

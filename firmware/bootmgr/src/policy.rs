@@ -1,432 +1,407 @@
 //! The order in which programs are tried (UEFI 2.10 §3.1.1, §3.3, §3.5.1.1):
 //!
 //! 1. the kernel that the guest's configuration names, for it has nothing to do with disks and what is stored;
-//! 2. `BootNext`, once: it is deleted before it is tried;
-//! 3. `BootOrder`, its active entries;
-//! 4. the devices, kind by kind in the toolstack's order ([`DeviceOrder`]): the removable media path of every volume, disks of a
-//!    kind in the order of the guest's configuration; network devices choose a program themselves;
-//! 5. what is left to do is documented and said: shut down, or wait for a key.
+//! 2. drivers that `DriverOrder` names, then the programs of `SysPrepOrder`;
+//! 3. the menu, if `OsIndications`, a key or the guest's configuration asks for it;
+//! 4. `BootNext`, once: it is deleted before it is tried;
+//! 5. `BootOrder`, its active entries. Each disk that can be booted from has one ([`crate::automatic`]); new ones are placed kind
+//!    by kind in the toolstack's order ([`DeviceOrder`]). Of a disk it is the removable media path of every volume that is tried,
+//!    then what vendors' folders have;
+//! 6. whatever device has had no turn; network devices, which choose a program themselves, and disks without an entry have theirs
+//!    before the entries of disks that come later in that order;
+//! 7. where the guest's configuration asks for it, the menu; else the end.
 //!
-//! A start can ask for 4 before 3.
-//!
-//! Whatever fails is told with its device and its reason, and the next one is tried.
+//! A start can ask for 6 before 5. Whatever fails is told with its device and its reason, and the next one is tried.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use services::file::DirectoryEntry;
 use services::{Handle, Status};
 
-use crate::load_option::LoadOption;
+use crate::automatic;
+use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
+use crate::indications::{self, Indications};
+use crate::load_option::{FORCE_RECONNECT, LoadOption};
+use crate::menu::Choice;
+use crate::status::status_text;
+use crate::variables::{self, BOOT, DRIVER, GLOBAL, Options, SYSTEM_PREPARATION, VOLATILE, Variables};
+use crate::vendors;
 
 /// The program of a volume that no boot entry points to, for x86-64.
 pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 
 /// What a person calls the kernel that the guest's configuration names.
-const KERNEL: &str = "kernel= of the guest's configuration";
+const KERNEL: &str = "the kernel of the guest's configuration";
 
-/// A loaded program, or why there is none, for a person to read.
+/// A loaded program, or why there is none: a text for a person to read.
 pub type Loaded = Result<Handle, String>;
 
-/// A kind of device to boot from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// A hard disk.
-    HardDisk,
-    /// A CD.
-    Cd,
-    /// A network device.
-    Network,
-}
-
-/// The order in which kinds of devices are tried.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DeviceOrder {
-    /// What the toolstack says, which may be nothing. Kinds that it does not name follow in the order of
-    /// [`DeviceOrder::OTHERS`]: a guest that is installed from a CD is not to be lost because of its configuration.
-    pub classes: Vec<Class>,
-    /// Whether devices come before `BootOrder`.
-    pub first: bool,
-}
-
-impl DeviceOrder {
-    const OTHERS: [Class; 3] = [Class::HardDisk, Class::Cd, Class::Network];
-
-    /// All kinds, each once.
-    fn all(&self) -> Vec<Class> {
-        let mut all = Vec::new();
-        for class in self.classes.iter().chain(&Self::OTHERS) {
-            if !all.contains(class) {
-                all.push(*class);
-            }
-        }
-        all
-    }
-}
-
-/// A disk, and the volumes found on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Disk {
-    /// What a person calls it: `xvda`.
-    pub name: String,
-    /// What kind it is of.
-    pub class: Class,
-    /// Its volumes.
-    pub volumes: Vec<Volume>,
-    /// What is wrong with it, or why there is nothing on it: what a person calls the disk or partition, and the reason.
-    pub problems: Vec<(String, String)>,
-}
-
-/// A device that has programs from elsewhere (`EFI_LOAD_FILE_PROTOCOL`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Network {
-    /// What a person calls it.
-    pub name: String,
-    /// Its handle.
-    pub handle: Handle,
-}
-
-/// A file system.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Volume {
-    /// What a person calls it: `xvda1`.
-    pub name: String,
-    /// Its handle.
-    pub handle: Handle,
+/// What the guest's configuration asks of the boot manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wishes {
+    /// The menu before anything is started.
+    pub menu: bool,
+    /// The menu, after a key, when nothing is left to boot.
+    pub wait: bool,
 }
 
 /// What the policy needs of the firmware.
-pub trait Firmware {
+pub trait Firmware: Variables {
     /// Loads the kernel that the guest's configuration names; `None` if it names none.
     fn load_kernel(&mut self) -> Option<Loaded>;
     /// In which order devices are tried.
     fn device_order(&mut self) -> DeviceOrder;
-    /// A global variable (`EFI_GLOBAL_VARIABLE`).
-    fn variable(&mut self, name: &str) -> Option<Vec<u8>>;
-    /// Deletes a global variable.
-    fn delete_variable(&mut self, name: &str);
-    /// Sets the volatile `BootCurrent`.
-    fn set_boot_current(&mut self, number: u16);
     /// Loads the program of a load option; short-form paths are completed.
     fn load_option(&mut self, option: &LoadOption) -> Loaded;
     /// Loads a file of a volume; `None` if it is not there.
     fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded>;
     /// Starts a program; comes back only if the program does.
     fn start(&mut self, program: Handle) -> Status;
+    /// Starts a driver or tool before anything is booted; comes back.
+    fn start_before(&mut self, program: Handle) -> Status;
+    /// Gives devices the drivers that are there now; with `anew` those that they have are taken away first.
+    fn connect(&mut self, anew: bool);
     /// Loads what a network device chooses.
     fn load_network(&mut self, network: &Network) -> Loaded;
     /// Network devices; their drivers are started now if they were not.
     fn networks(&mut self) -> Vec<Network>;
     /// Disks in a stable order.
     fn disks(&mut self) -> Vec<Disk>;
+    /// Lists a directory of a volume.
+    ///
+    /// # Errors
+    /// What a person should read.
+    fn list(&mut self, volume: &Volume, path: &str) -> Result<Vec<DirectoryEntry>, String>;
+    /// Whether a volume has something at a path.
+    fn exists(&mut self, volume: &Volume, path: &str) -> bool;
     /// What is wrong with devices that could not be used at all.
     fn failures(&mut self) -> Vec<String>;
     /// A line on the console.
     fn say(&mut self, line: &str);
+    /// Whether somebody asks for the menu by a key, within so many seconds; 0 looks once, `u16::MAX` waits for ever.
+    fn is_menu_wanted(&mut self, seconds: u16) -> bool;
+    /// Waits for any key; `false` at once where nothing has keys.
+    fn wait_for_key(&mut self) -> bool;
+    /// Shows the menu, with what came of the last choice, until something is chosen. `Restart` and `PowerOff` it does itself.
+    fn menu(&mut self, message: Option<String>) -> Choice;
 }
 
 /// Tries everything there is. Comes back when nothing is left to try.
-pub fn boot(firmware: &mut dyn Firmware) {
+pub fn boot(firmware: &mut dyn Firmware, wishes: Wishes) {
     if let Some(loaded) = firmware.load_kernel() {
         run(firmware, KERNEL, loaded);
     }
-    if let Some(next) = firmware.variable("BootNext") {
-        // Deleted first: an entry that crashes the machine must not be tried for ever.
-        firmware.delete_variable("BootNext");
-        match <[u8; 2]>::try_from(next.as_slice()) {
-            Ok(number) => try_entry(firmware, u16::from_le_bytes(number), true),
-            Err(_) => firmware.say("BootNext is no entry number; ignored"),
-        }
-    }
-    let order = firmware.device_order();
-    if order.first {
-        try_devices(firmware, &order);
-    }
-    let entries = firmware.variable("BootOrder").unwrap_or_default();
-    for number in entries.chunks_exact(2) {
-        try_entry(firmware, u16::from_le_bytes([number[0], number[1]]), false);
-    }
-    if !order.first {
-        try_devices(firmware, &order);
-    }
-}
-
-/// Tries `Boot####`. `chosen`: somebody asked for this one, so it need not be active.
-fn try_entry(firmware: &mut dyn Firmware, number: u16, chosen: bool) {
-    let name = format!("Boot{number:04X}");
-    let Some(content) = firmware.variable(&name) else {
-        firmware.say(&format!("{name}: does not exist"));
-        return;
+    start_drivers(firmware);
+    let mut boot = Boot::new(firmware);
+    boot.synchronize();
+    let indications = indications::take(boot.firmware);
+    let timeout = match variables::numbers(boot.firmware, &GLOBAL, "Timeout").first() {
+        // What is asked for here has been waited for.
+        _ if wishes.menu || indications != Indications::default() => 0,
+        timeout => timeout.copied().unwrap_or(0),
     };
-    let option = match LoadOption::parse(&content) {
-        Ok(option) => option,
-        Err(error) => {
-            firmware.say(&format!("{name}: {error}"));
+    if wishes.menu || indications.menu || boot.firmware.is_menu_wanted(timeout) {
+        boot.menu();
+    }
+    boot.try_everything(indications.recovery);
+    loop {
+        if !wishes.wait {
             return;
         }
+        boot.firmware.say("Nothing left to boot. Press a key for the boot menu.");
+        if !boot.firmware.wait_for_key() {
+            return;
+        }
+        boot.menu();
+        boot.try_everything(false);
+    }
+}
+
+/// Starts the drivers of `DriverOrder`, and lets them have the devices.
+fn start_drivers(firmware: &mut dyn Firmware) {
+    let (mut started, mut anew) = (false, false);
+    for (name, option) in active(firmware, DRIVER) {
+        started |= start_before(firmware, &name, &option);
+        anew |= option.attributes & FORCE_RECONNECT != 0;
+    }
+    if started {
+        firmware.connect(anew);
+    }
+}
+
+/// The active options of a kind, each with what a person calls it. What is no option is told.
+fn active(firmware: &mut dyn Firmware, options: Options) -> Vec<(String, LoadOption)> {
+    let mut active = Vec::new();
+    for number in options.order(firmware) {
+        match options.read(firmware, number) {
+            Some(Ok(option)) if option.is_active() => active.push((label(options, number, &option), option)),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => firmware.say(&format!("{}: {error}", options.name(number))),
+            None => firmware.say(&format!("{}: does not exist", options.name(number))),
+        }
+    }
+    active
+}
+
+fn label(options: Options, number: u16, option: &LoadOption) -> String {
+    format!("{} \"{}\"", options.name(number), option.description)
+}
+
+fn start_before(firmware: &mut dyn Firmware, name: &str, option: &LoadOption) -> bool {
+    let outcome = match firmware.load_option(option) {
+        Ok(program) => match firmware.start_before(program) {
+            Status::SUCCESS => return true,
+            status => status_text(status),
+        },
+        Err(reason) => reason,
     };
-    if !chosen && !option.is_active() {
-        return;
-    }
-    firmware.set_boot_current(number);
-    let what = format!("{name} \"{}\"", option.description);
-    let loaded = firmware.load_option(&option);
-    run(firmware, &what, loaded);
+    firmware.say(&format!("{name}: {outcome}"));
+    false
 }
 
-/// Tries all devices, and tells of disks that have nothing to boot.
-fn try_devices(firmware: &mut dyn Firmware, order: &DeviceOrder) {
-    let failures = firmware.failures();
-    failures.iter().for_each(|failure| firmware.say(failure));
-    let disks = firmware.disks();
-    if disks.is_empty() && failures.is_empty() {
-        firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
-    }
-    for class in order.all() {
-        disks.iter().filter(|disk| disk.class == class).for_each(|disk| try_disk(firmware, disk));
-        // Asked for only when their turn comes: their drivers may have to be started first.
-        let networks = if class == Class::Network { firmware.networks() } else { Vec::new() };
-        for network in &networks {
-            let loaded = firmware.load_network(network);
-            run(firmware, &network.name, loaded);
+/// A start, from the first boot option on.
+struct Boot<'a> {
+    firmware: &'a mut dyn Firmware,
+    order: DeviceOrder,
+    disks: Vec<Disk>,
+    /// Names of disks that have an entry.
+    listed: Vec<String>,
+    /// Names of disks that have had their turn.
+    tried: Vec<String>,
+    networks_tried: bool,
+    /// Whether the programs of `SysPrepOrder` have run.
+    prepared: bool,
+    /// What came of the last program.
+    outcome: Option<String>,
+}
+
+impl<'a> Boot<'a> {
+    fn new(firmware: &'a mut dyn Firmware) -> Self {
+        let order = firmware.device_order();
+        let disks = firmware.disks();
+        Self {
+            firmware,
+            order,
+            disks,
+            listed: Vec::new(),
+            tried: Vec::new(),
+            networks_tried: false,
+            prepared: false,
+            outcome: None,
         }
     }
-}
 
-/// Tries the removable media path of every volume of a disk.
-fn try_disk(firmware: &mut dyn Firmware, disk: &Disk) {
-    for (name, problem) in &disk.problems {
-        firmware.say(&format!("{name}: {problem}"));
+    /// Makes the variables say what there is.
+    fn synchronize(&mut self) {
+        indications::publish(self.firmware);
+        self.listed = automatic::synchronize(self.firmware, &self.disks, &self.order, |firmware, disk| {
+            disk.volumes.iter().any(|volume| is_bootable(firmware, volume))
+        });
     }
-    for volume in &disk.volumes {
-        match firmware.load_file(volume, REMOVABLE_PATH) {
-            None => firmware.say(&format!("{}: no {REMOVABLE_PATH}", volume.name)),
-            Some(loaded) => run(firmware, &format!("{}:{REMOVABLE_PATH}", volume.name), loaded),
+
+    /// Shows the menu and does what is chosen, until that is to go on.
+    fn menu(&mut self) {
+        loop {
+            match self.firmware.menu(self.outcome.take()) {
+                Choice::Continue => return,
+                Choice::Entry(number) => self.try_entry(number, true),
+                Choice::File { volume, path } => {
+                    self.prepare();
+                    let _ = self.firmware.set(&GLOBAL, "BootCurrent", VOLATILE, &[]);
+                    let missing = || Err("no such file".to_string());
+                    let loaded = self.firmware.load_file(&volume, &path).unwrap_or_else(missing);
+                    self.run(&format!("{}:{path}", volume.name), loaded);
+                }
+            }
+            // A shell may have brought drivers or taken volumes away.
+            self.disks = self.firmware.disks();
+            self.tried.clear();
+            self.networks_tried = false;
         }
     }
+
+    /// Tries all there is; with `recovery` only what no entry is needed for.
+    fn try_everything(&mut self, recovery: bool) {
+        if !recovery {
+            self.try_next();
+        }
+        if self.order.first || recovery {
+            self.try_devices();
+        }
+        if !recovery {
+            BOOT.order(self.firmware).into_iter().for_each(|number| self.try_entry(number, false));
+        }
+        self.try_devices();
+        self.tried.clear();
+        self.networks_tried = false;
+    }
+
+    fn try_next(&mut self) {
+        let Some(next) = self.firmware.get(&GLOBAL, "BootNext") else { return };
+        // Deleted first: an entry that crashes the machine must not be tried for ever.
+        let _ = variables::keep(self.firmware, &GLOBAL, "BootNext", &[]);
+        match <[u8; 2]>::try_from(next.as_slice()) {
+            Ok(number) => self.try_entry(u16::from_le_bytes(number), true),
+            Err(_) => self.firmware.say("BootNext is no entry number; ignored"),
+        }
+    }
+
+    /// Tries `Boot####`. `chosen`: somebody asked for this one, so it need not be active.
+    fn try_entry(&mut self, number: u16, chosen: bool) {
+        let name = BOOT.name(number);
+        let option = match BOOT.read(self.firmware, number) {
+            Some(Ok(option)) => option,
+            Some(Err(error)) => return self.tell(format!("{name}: {error}")),
+            None => return self.tell(format!("{name}: does not exist")),
+        };
+        if !chosen && !option.is_active() {
+            return;
+        }
+        if let Some(disk) = automatic::disk_of(&option, &self.disks).cloned() {
+            if chosen {
+                self.tried.retain(|tried| *tried != disk.name);
+            } else {
+                self.try_unlisted_before(&disk);
+            }
+            self.try_disk(&disk, Some(number));
+            return;
+        }
+        self.set_current(Some(number));
+        let loaded = self.firmware.load_option(&option);
+        self.run(&label(BOOT, number, &option), loaded);
+    }
+
+    /// Tries all devices that have had no turn, and tells of disks that have nothing to boot.
+    fn try_devices(&mut self) {
+        let failures = self.firmware.failures();
+        failures.iter().for_each(|failure| self.firmware.say(failure));
+        if self.disks.is_empty() && failures.is_empty() && !self.networks_tried {
+            self.firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
+        }
+        for class in self.order.all() {
+            for disk in self.disks.clone().iter().filter(|disk| disk.class == class) {
+                self.try_disk(disk, None);
+            }
+            if class == Class::Network {
+                self.try_networks();
+            }
+        }
+    }
+
+    /// Gives what has no entry its turn before a disk that has one: network devices, and disks with nothing to boot, of which is
+    /// told why.
+    fn try_unlisted_before(&mut self, disk: &Disk) {
+        let rank = self.order.rank(disk.class);
+        if self.order.rank(Class::Network) < rank {
+            self.try_networks();
+        }
+        let place = self.disks.iter().position(|other| other.name == disk.name).unwrap_or(0);
+        for (other_place, other) in self.disks.clone().iter().enumerate() {
+            let before = (self.order.rank(other.class), other_place) < (rank, place);
+            if before && !self.listed.contains(&other.name) {
+                self.try_disk(other, None);
+            }
+        }
+    }
+
+    /// Network devices are asked for only when their turn comes: their drivers may have to be started first.
+    fn try_networks(&mut self) {
+        if core::mem::replace(&mut self.networks_tried, true) {
+            return;
+        }
+        for network in self.firmware.networks() {
+            self.set_current(None);
+            let loaded = self.firmware.load_network(&network);
+            self.run(&network.name, loaded);
+        }
+    }
+
+    /// Tries every volume of a disk, if it has had no turn.
+    fn try_disk(&mut self, disk: &Disk, number: Option<u16>) {
+        if self.tried.contains(&disk.name) {
+            return;
+        }
+        self.tried.push(disk.name.clone());
+        self.set_current(number);
+        for (name, problem) in &disk.problems {
+            self.tell(format!("{name}: {problem}"));
+        }
+        for volume in &disk.volumes {
+            self.try_volume(volume);
+        }
+    }
+
+    /// Tries the removable media path, and where nothing comes of it the boot programs of installed systems.
+    fn try_volume(&mut self, volume: &Volume) {
+        let removable = self.firmware.load_file(volume, REMOVABLE_PATH);
+        let mut found = removable.is_some();
+        if let Some(loaded) = removable {
+            let runs = loaded.is_ok();
+            self.run(&format!("{}:{REMOVABLE_PATH}", volume.name), loaded);
+            if runs {
+                return;
+            }
+        }
+        for path in vendors::programs(self.firmware, volume) {
+            if let Some(loaded) = self.firmware.load_file(volume, &path) {
+                found = true;
+                self.run(&format!("{}:{path}", volume.name), loaded);
+            }
+        }
+        if !found {
+            self.tell(format!("{}: no {REMOVABLE_PATH}, no boot program of a known system", volume.name));
+        }
+    }
+
+    /// Tells which entry it is that is tried.
+    fn set_current(&mut self, number: Option<u16>) {
+        self.prepare();
+        let data = number.map(u16::to_le_bytes);
+        let data = data.as_ref().map_or(&[][..], |data| data);
+        if !data.is_empty() || self.firmware.get(&GLOBAL, "BootCurrent").is_some() {
+            let _ = self.firmware.set(&GLOBAL, "BootCurrent", VOLATILE, data);
+        }
+    }
+
+    /// Runs the programs of `SysPrepOrder`, once.
+    fn prepare(&mut self) {
+        if core::mem::replace(&mut self.prepared, true) {
+            return;
+        }
+        for (name, option) in active(self.firmware, SYSTEM_PREPARATION) {
+            start_before(self.firmware, &name, &option);
+        }
+    }
+
+    fn run(&mut self, what: &str, loaded: Loaded) {
+        self.outcome = Some(run(self.firmware, what, loaded));
+    }
+
+    fn tell(&mut self, line: String) {
+        self.firmware.say(&line);
+        self.outcome = Some(line);
+    }
 }
 
-fn run(firmware: &mut dyn Firmware, what: &str, loaded: Loaded) {
-    match loaded {
+fn is_bootable(firmware: &mut dyn Firmware, volume: &Volume) -> bool {
+    firmware.exists(volume, REMOVABLE_PATH) || !vendors::programs(firmware, volume).is_empty()
+}
+
+/// Starts what was loaded, and says what came of it.
+fn run(firmware: &mut dyn Firmware, what: &str, loaded: Loaded) -> String {
+    let outcome = match loaded {
         Ok(program) => {
             firmware.say(&format!("Starting {what}"));
             let status = firmware.start(program);
-            firmware.say(&format!("{what}: came back: {}", status_text(status)));
+            format!("{what}: came back: {}", status_text(status))
         }
-        Err(reason) => firmware.say(&format!("{what}: {reason}")),
-    }
-}
-
-/// A status as a person reads it.
-pub fn status_text(status: Status) -> String {
-    let text = match status {
-        Status::SUCCESS => "success",
-        Status::LOAD_ERROR => "load error",
-        Status::INVALID_PARAMETER => "invalid parameter",
-        Status::UNSUPPORTED => "unsupported",
-        Status::BUFFER_TOO_SMALL => "buffer too small",
-        Status::NOT_READY => "not ready",
-        Status::DEVICE_ERROR => "device error",
-        Status::WRITE_PROTECTED => "write protected",
-        Status::OUT_OF_RESOURCES => "out of memory",
-        Status::VOLUME_CORRUPTED => "file system is damaged",
-        Status::VOLUME_FULL => "volume is full",
-        Status::NO_MEDIA => "no medium",
-        Status::NOT_FOUND => "not found",
-        Status::ACCESS_DENIED => "access denied",
-        Status::TIMEOUT => "timed out",
-        Status::ABORTED => "aborted",
-        Status::SECURITY_VIOLATION => "refused by Secure Boot",
-        other => return format!("status {:#x}", other.0),
+        Err(reason) => format!("{what}: {reason}"),
     };
-    text.to_string()
+    firmware.say(&outcome);
+    outcome
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::load_option::ACTIVE;
-    use alloc::collections::BTreeMap;
-
-    /// A machine made of tables: which variables there are, what loads, what a program returns.
-    #[derive(Default)]
-    struct Scripted {
-        variables: BTreeMap<String, Vec<u8>>,
-        kernel: Option<Loaded>,
-        order: DeviceOrder,
-        networks: Vec<Network>,
-        options: BTreeMap<String, Loaded>,
-        files: BTreeMap<String, Loaded>,
-        disks: Vec<Disk>,
-        started: Vec<usize>,
-        current: Option<u16>,
-        said: Vec<String>,
-    }
-
-    impl Firmware for Scripted {
-        fn load_kernel(&mut self) -> Option<Loaded> {
-            self.kernel.clone()
-        }
-        fn device_order(&mut self) -> DeviceOrder {
-            self.order.clone()
-        }
-        fn load_network(&mut self, network: &Network) -> Loaded {
-            Ok(network.handle)
-        }
-        fn networks(&mut self) -> Vec<Network> {
-            self.networks.clone()
-        }
-        fn variable(&mut self, name: &str) -> Option<Vec<u8>> {
-            self.variables.get(name).cloned()
-        }
-        fn delete_variable(&mut self, name: &str) {
-            self.variables.remove(name);
-        }
-        fn set_boot_current(&mut self, number: u16) {
-            self.current = Some(number);
-        }
-        fn load_option(&mut self, option: &LoadOption) -> Loaded {
-            self.options[&option.description].clone()
-        }
-        fn load_file(&mut self, volume: &Volume, _path: &str) -> Option<Loaded> {
-            self.files.get(&volume.name).cloned()
-        }
-        fn start(&mut self, program: Handle) -> Status {
-            self.started.push(program as usize);
-            Status::ABORTED
-        }
-        fn disks(&mut self) -> Vec<Disk> {
-            self.disks.clone()
-        }
-        fn failures(&mut self) -> Vec<String> {
-            Vec::new()
-        }
-        fn say(&mut self, line: &str) {
-            self.said.push(line.to_string());
-        }
-    }
-
-    fn handle(number: usize) -> Handle {
-        number as Handle
-    }
-
-    fn entry(attributes: u32, description: &str) -> Vec<u8> {
-        let mut bytes = attributes.to_le_bytes().to_vec();
-        bytes.extend([4, 0]);
-        bytes.extend(description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
-        bytes.extend([0x7F, 0xFF, 4, 0]);
-        bytes
-    }
-
-    fn machine() -> Scripted {
-        let mut machine = Scripted::default();
-        for (number, attributes, name) in [(1, ACTIVE, "one"), (2, 0, "two"), (0xA, ACTIVE, "ten")] {
-            machine.variables.insert(format!("Boot{number:04X}"), entry(attributes, name));
-            machine.options.insert(name.into(), Ok(handle(number as usize)));
-        }
-        machine.variables.insert("BootOrder".into(), alloc::vec![0xA, 0, 2, 0, 1, 0]);
-        machine.add_disk("xvda", Class::HardDisk, 100);
-        machine
-    }
-
-    impl Scripted {
-        /// A disk with one volume, which has a program.
-        fn add_disk(&mut self, name: &str, class: Class, program: usize) {
-            let volume = Volume { name: format!("{name}1"), handle: handle(program) };
-            self.files.insert(volume.name.clone(), Ok(handle(program)));
-            self.disks.push(Disk { name: name.into(), class, volumes: alloc::vec![volume], problems: Vec::new() });
-        }
-    }
-
-    /// A machine with devices of all kinds, and an entry.
-    fn zoo() -> Scripted {
-        let mut machine = machine();
-        machine.add_disk("xvdb", Class::Cd, 101);
-        machine.add_disk("xvdc", Class::HardDisk, 103);
-        machine.networks.push(Network { name: "eth0".into(), handle: handle(104) });
-        machine
-    }
-
-    #[test]
-    fn active_entries_are_tried_in_order_and_then_the_removable_path() {
-        let mut machine = machine();
-        boot(&mut machine);
-        assert_eq!(machine.started, [10, 1, 100]);
-    }
-
-    #[test]
-    fn boot_next_comes_first_once_and_even_inactive() {
-        let mut machine = machine();
-        machine.variables.insert("BootNext".into(), alloc::vec![2, 0]);
-        boot(&mut machine);
-        assert_eq!(machine.started, [2, 10, 1, 100]);
-        assert!(!machine.variables.contains_key("BootNext"));
-    }
-
-    #[test]
-    fn a_failure_names_its_device_and_reason_and_the_next_is_tried() {
-        let mut machine = machine();
-        machine.options.insert("ten".into(), Err("not a PE file".into()));
-        machine.variables.insert("Boot0001".into(), alloc::vec![1]);
-        boot(&mut machine);
-        assert_eq!(machine.started, [100]);
-        assert_eq!(machine.said[0], "Boot000A \"ten\": not a PE file");
-        assert_eq!(machine.said[1], "Boot0001: is cut short");
-        assert_eq!(machine.said[2], "Starting xvda1:\\EFI\\BOOT\\BOOTX64.EFI");
-    }
-
-    #[test]
-    fn without_a_toolstacks_order_hard_disks_come_first() {
-        let mut machine = zoo();
-        boot(&mut machine);
-        assert_eq!(machine.started, [10, 1, 100, 103, 101, 104]);
-    }
-
-    #[test]
-    fn devices_are_tried_in_the_toolstacks_order_and_the_others_after_them() {
-        let mut machine = zoo();
-        machine.order.classes = alloc::vec![Class::Network, Class::Cd];
-        boot(&mut machine);
-        assert_eq!(machine.started, [10, 1, 104, 101, 100, 103]);
-    }
-
-    #[test]
-    fn devices_come_before_entries_when_asked_for_and_then_only_once() {
-        let mut machine = zoo();
-        machine.order = DeviceOrder { classes: alloc::vec![Class::Cd], first: true };
-        machine.variables.insert("BootNext".into(), alloc::vec![2, 0]);
-        boot(&mut machine);
-        assert_eq!(machine.started, [2, 101, 100, 103, 104, 10, 1]);
-    }
-
-    #[test]
-    fn a_kernel_of_the_configuration_comes_before_everything() {
-        let mut machine = machine();
-        machine.kernel = Some(Ok(handle(7)));
-        machine.variables.insert("BootNext".into(), alloc::vec![2, 0]);
-        boot(&mut machine);
-        assert_eq!(machine.started, [7, 2, 10, 1, 100]);
-        assert_eq!(machine.said[0], "Starting kernel= of the guest's configuration");
-    }
-
-    #[test]
-    fn a_kernel_that_cannot_be_loaded_says_why_and_the_rest_is_tried() {
-        let mut machine = machine();
-        machine.kernel = Some(Err("no EFI program".into()));
-        boot(&mut machine);
-        assert_eq!(machine.started, [10, 1, 100]);
-        assert_eq!(machine.said[0], "kernel= of the guest's configuration: no EFI program");
-    }
-
-    #[test]
-    fn disks_without_volumes_say_why() {
-        let mut machine = Scripted::default();
-        let problems = alloc::vec![("xvda".into(), "no partition table".into())];
-        machine.disks.push(Disk { name: "xvda".into(), class: Class::HardDisk, volumes: Vec::new(), problems });
-        boot(&mut machine);
-        assert_eq!(machine.said, ["xvda: no partition table"]);
-        let mut empty = Scripted::default();
-        boot(&mut empty);
-        assert!(empty.said[0].starts_with("No disks"));
-    }
-}
+mod tests;

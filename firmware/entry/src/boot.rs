@@ -2,12 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
+use bootmgr::devices::DeviceOrder;
 use bootmgr::live::{self, Host, Kernel};
-use bootmgr::policy::DeviceOrder;
+use bootmgr::policy::Wishes;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
+use hw::xen::XenCpuid;
 use platform::performance::Moment;
 use platform::{GuestKind, Platform};
 use services::Handle;
@@ -23,9 +26,10 @@ use crate::devices::{Devices, Found};
 use crate::frames::Frames;
 use crate::home::{self, AttachedXen};
 use crate::machine::Machine;
+use crate::modules::Modules;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
-use crate::{acpi, console, devices, runtime_driver, smbios, timeline, tpm};
+use crate::{acpi, console, devices, information, logger, runtime_driver, smbios, timeline, tpm};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -45,11 +49,12 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let tpm = found.machine().and_then(|machine| tpm::start(machine, &start));
     let devices = found.publish(|| machine.reset(Reset::Restart));
     let logo = devices.show(machine);
-    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION")));
+    live::say(concat!("ovmf-xen ", env!("CARGO_PKG_VERSION"), "   Esc, F2 or Del: boot menu"));
     timeline::mark("consoles");
     let performance = acpi::publish(start.platform.rsdp, Identity { top }, tpm, logo).ok();
     should("SMBIOS", smbios::publish(&start.platform, xen.xen, start.xen, Identity { top }));
-    should("variables", runtime_driver::hand_over(&start, &xen));
+    let mut modules = Modules::sort(&start.platform);
+    should("variables", runtime_driver::hand_over(&mut start, &xen, modules.take_variables()));
     should("runtime driver", runtime_driver::start(&start));
     runtime_driver::release_file(&start);
     services::api::measure_secure_boot_variables();
@@ -61,8 +66,10 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     devices.connect();
     timeline::mark("devices");
 
-    let host = BootHost { platform: start.platform, toolstack, devices, diagnosis, performance };
-    live::boot(&host);
+    let wishes = Wishes { menu: start.platform.options.menu, wait: start.platform.options.wait };
+    let host =
+        BootHost { platform: start.platform, xen: start.xen, toolstack, modules, devices, diagnosis, performance };
+    live::boot(&host, wishes);
     nothing_left(&host.platform, machine)
 }
 
@@ -100,13 +107,8 @@ fn prepare_hand_over(
     }));
 }
 
-/// Nothing could be booted: say what happens now, and do it.
+/// Nothing could be booted, and the menu is not asked for: say so, and end.
 fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
-    if platform.options.wait {
-        live::say("Nothing left to boot. Press a key to restart the guest.");
-        console::wait_for_key();
-        machine.reset(Reset::Restart)
-    }
     let how = match platform.kind {
         GuestKind::Pvh => "'ovmf.wait' in the guest's cmdline=",
         GuestKind::Hvm => "smbios=[\"oem=ovmf.wait\"]",
@@ -118,7 +120,9 @@ fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
 /// What the boot manager needs to know of this machine.
 struct BootHost {
     platform: Platform,
+    xen: XenCpuid,
     toolstack: Toolstack,
+    modules: Modules,
     devices: Devices,
     diagnosis: Diagnosis,
     performance: Option<BootPerformance>,
@@ -141,12 +145,12 @@ impl Host for BootHost {
         self.diagnosis.reason(disk)
     }
 
-    fn failures(&self) -> alloc::vec::Vec<String> {
+    fn failures(&self) -> Vec<String> {
         self.devices.failures()
     }
 
     fn kernel(&self) -> Option<Kernel> {
-        self.toolstack.kernel()
+        self.toolstack.kernel().or_else(|| self.modules.kernel(&self.platform))
     }
 
     fn device_order(&self) -> DeviceOrder {
@@ -155,6 +159,14 @@ impl Host for BootHost {
 
     fn start_network_drivers(&self) {
         self.devices.start_network_drivers();
+    }
+
+    fn information(&self) -> Vec<(String, String)> {
+        information::about(&self.platform, self.xen)
+    }
+
+    fn log(&self) -> Vec<String> {
+        logger::lines()
     }
 
     fn loading(&self) {

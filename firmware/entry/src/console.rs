@@ -6,7 +6,6 @@ use drivers::binding::ROOT_NODE;
 use drivers::console::Console;
 use drivers::domain::{Domain, EmulatedMachine};
 use drivers::{keyboard, serial};
-use services::api;
 use services::console::ByteConsole;
 use services::device_path::{DevicePathBuf, Node};
 use services::hardware::{Hardware, Reset};
@@ -56,17 +55,5 @@ impl ByteConsole for Log {
 
     fn read(&mut self, _into: &mut [u8]) -> usize {
         0
-    }
-}
-
-/// Waits until a key is pressed on any console.
-pub fn wait_for_key() {
-    let table = api::system_table();
-    // SAFETY: the firmware's own table; the protocol, if there is one, stays.
-    unsafe {
-        let input = (*table).stdin;
-        if !input.is_null() {
-            let _ = api::wait_for_event(&[(*input).wait_for_key]);
-        }
     }
 }

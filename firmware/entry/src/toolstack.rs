@@ -1,16 +1,19 @@
-//! What the toolstack says about booting: on HVM through the device model, on PVH nothing.
+//! What the toolstack says about booting: on HVM through the device model. On PVH it has only modules ([`crate::modules`]).
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 
+use bootmgr::devices::{Class, DeviceOrder};
 use bootmgr::live::Kernel;
-use bootmgr::policy::{Class, DeviceOrder};
 use drivers::cmos::{self, BootDevice};
 use drivers::direct_boot::DirectBoot;
 use drivers::domain::EmulatedMachine;
 use drivers::fw_cfg::FwCfg;
 use platform::options::{self, Options};
+
+use crate::logger;
 
 /// What the toolstack says.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ impl Toolstack {
         let direct = fw_cfg.and_then(DirectBoot::find);
         if let Some(direct) = &direct {
             options.add(&direct.command_line, options::unknown);
-            log::set_max_level(options.log);
+            logger::set_level(options.log);
         }
         Self { machine, direct, order_first: options.toolstack_order }
     }
@@ -37,7 +40,7 @@ impl Toolstack {
     pub fn kernel(&self) -> Option<Kernel> {
         let direct = self.direct.as_ref()?;
         Some(Kernel {
-            program: direct.kernel().map_err(|error| error.to_string()),
+            program: direct.kernel().map(Cow::Owned).map_err(|error| error.to_string()),
             initrd: direct.initrd().map(|initrd| Box::new(initrd) as _),
             command_line: String::from_utf8_lossy(&direct.command_line).into_owned(),
         })

@@ -23,7 +23,7 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use uefi_raw::table::boot::EventNotifyFn;
-use uefi_raw::{Event, Guid, guid};
+use uefi_raw::{Event, Guid, Status, guid};
 
 use relocation::Fixup;
 
@@ -34,7 +34,7 @@ pub const PROTOCOL_GUID: Guid = guid!("5a0d3ad4-9c1e-4c0a-9d57-6f3a1f0e8b21");
 pub const SIGNATURE: u64 = u64::from_le_bytes(*b"RT-HNDOF");
 
 /// Layout of the [`Handoff`]; core and driver are built together, so any other value is a broken image.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How many runtime images fit, the runtime driver included.
 pub const MAX_IMAGES: usize = 32;
@@ -190,6 +190,8 @@ pub enum StoreState {
     Blank = 2,
     /// Something that is no store, or a damaged header: a new store was made, the content is lost.
     Replaced = 3,
+    /// Nothing was looked for: a daemon outside the guest keeps the variables.
+    Daemon = 4,
 }
 
 /// How the driver found the variables; for the core to log, as the driver itself has no console.
@@ -208,11 +210,20 @@ pub struct StoreReport {
     pub used: u32,
     /// Bytes there are.
     pub capacity: u32,
+    /// EFI_STATUS of a daemon that answered and cannot be used; 0 if there is none, or if it is used.
+    pub daemon_failure: u64,
 }
 
 impl StoreReport {
-    const UNKNOWN: Self =
-        Self { state: StoreState::Unknown, variables: 0, damaged: 0, broken_off: 0, used: 0, capacity: 0 };
+    const UNKNOWN: Self = Self {
+        state: StoreState::Unknown,
+        variables: 0,
+        damaged: 0,
+        broken_off: 0,
+        used: 0,
+        capacity: 0,
+        daemon_failure: 0,
+    };
 }
 
 /// A registration list is full.
@@ -234,12 +245,18 @@ pub struct Handoff {
     /// Which clock the time services use.
     pub time_source: TimeSource,
     /// The variable store region, [`VARIABLE_REGION_SIZE`] bytes, aligned to 8: the core copies the beginning of the
-    /// image's variable volume here, or fills it with 0xFF if the image has none. The driver owns it from its start on.
+    /// image's variable volume here, or fills it with 0xFF if the image has none. The driver owns it from its start on;
+    /// where a daemon keeps the variables, it is what driver and daemon exchange messages through.
     pub variable_region: *mut u8,
     /// Length of `variable_region` in bytes.
     pub variable_region_size: usize,
+    /// How long the driver waits for a daemon that keeps the variables, in milliseconds; 0: it has to be there.
+    pub daemon_patience: u32,
     /// Written by the driver when it starts.
     pub store_report: StoreReport,
+    /// Written by the driver when it starts, if a daemon keeps the variables: tells it that Secure Boot refused an image.
+    /// In boot services only.
+    pub notify_secure_boot_failure: Option<unsafe extern "efiapi" fn() -> Status>,
     /// Set by the core in ExitBootServices after its last notification, never cleared: from then on the driver treats
     /// each call as one of the operating system's, and uses no boot service.
     pub at_runtime: AtomicBool,
@@ -267,7 +284,9 @@ impl Handoff {
             time_source: TimeSource::Xen,
             variable_region,
             variable_region_size,
+            daemon_patience: 0,
             store_report: StoreReport::UNKNOWN,
+            notify_secure_boot_failure: None,
             at_runtime: AtomicBool::new(false),
             image_count: 0,
             event_count: 0,
@@ -279,6 +298,11 @@ impl Handoff {
     /// The same for a guest with another clock.
     pub const fn with_time_source(self, time_source: TimeSource) -> Self {
         Self { time_source, ..self }
+    }
+
+    /// The same with a driver that waits for a daemon, so many milliseconds.
+    pub const fn with_daemon_patience(self, milliseconds: u32) -> Self {
+        Self { daemon_patience: milliseconds, ..self }
     }
 
     /// Whether signature and version are those of this crate.

@@ -5,6 +5,7 @@
 //! | [`start_info`] | PVH start information (`public/arch-x86/hvm/start_info.h`) |
 //! | [`hvm_info`] | what hvmloader leaves for a UEFI firmware |
 //! | [`memory`] | memory map: sorted, without overlaps, holes and placement |
+//! | [`module`] | what a file is that the toolstack loaded beside the firmware |
 //! | [`options`] | what the guest's command line asks of the firmware |
 //! | [`performance`] | the boot timeline as ACPI tables |
 //! | [`boot_graphics`] | the logo as an ACPI table |
@@ -23,6 +24,7 @@ pub mod boot_graphics;
 pub mod hvm_info;
 pub mod legacy_area;
 pub mod memory;
+pub mod module;
 pub mod options;
 pub mod performance;
 pub mod smbios;

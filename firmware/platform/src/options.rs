@@ -11,16 +11,27 @@ pub struct Options {
     pub timeline: bool,
     /// `ovmf.log=error|warn|info|debug|trace`: what goes to Xen's log.
     pub log: log::LevelFilter,
-    /// `ovmf.wait`: where nothing boots, wait for a key instead of shutting down.
+    /// `ovmf.wait`: where nothing boots, wait for a key and show the boot menu instead of shutting down.
     pub wait: bool,
+    /// `ovmf.menu`: show the boot menu before anything is started.
+    pub menu: bool,
     /// `ovmf.boot-order=toolstack`: try devices in the order of the guest's configuration before the boot entries of
     /// `BootOrder`.
     pub toolstack_order: bool,
+    /// `ovmf.variables=daemon`: wait for the daemon that keeps the variables, which may attach after the guest has started.
+    pub variable_daemon: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeline: false, log: log::LevelFilter::Warn, wait: false, toolstack_order: false }
+        Self {
+            timeline: false,
+            log: log::LevelFilter::Warn,
+            wait: false,
+            menu: false,
+            toolstack_order: false,
+            variable_daemon: false,
+        }
     }
 }
 
@@ -39,7 +50,9 @@ impl Options {
             match word {
                 b"ovmf.timeline" => self.timeline = true,
                 b"ovmf.wait" => self.wait = true,
+                b"ovmf.menu" => self.menu = true,
                 b"ovmf.boot-order=toolstack" => self.toolstack_order = true,
+                b"ovmf.variables=daemon" => self.variable_daemon = true,
                 _ => match word.strip_prefix(b"ovmf.log=").and_then(level) {
                     Some(level) => self.log = level,
                     None => report(word),
@@ -75,8 +88,8 @@ mod tests {
     #[test]
     fn options_add_up() {
         let mut options = Options::parse(b"ovmf.wait ", |_| {});
-        options.add(b"quiet ovmf.boot-order=toolstack", |_| {});
-        assert!(options.wait && options.toolstack_order);
+        options.add(b"quiet ovmf.boot-order=toolstack ovmf.menu ovmf.variables=daemon", |_| {});
+        assert!(options.wait && options.menu && options.toolstack_order && options.variable_daemon);
     }
 
     #[test]

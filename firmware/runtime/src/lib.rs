@@ -8,6 +8,7 @@
 //! | [`calendar`] | seconds since 1970 to EFI_TIME and back |
 //! | [`clock`] | the clock of PVH guests: Xen's, and what SetTime changed about it |
 //! | [`rtc`] | the CMOS real-time clock of HVM guests |
+//! | [`remote`] | variable services through a daemon outside the guest |
 //! | [`virtual_map`] | the memory map given to SetVirtualAddressMap |
 //! | [`crc32`] | checksum of UEFI's tables |
 //!
@@ -17,5 +18,6 @@
 pub mod calendar;
 pub mod clock;
 pub mod crc32;
+pub mod remote;
 pub mod rtc;
 pub mod virtual_map;

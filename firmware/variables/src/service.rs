@@ -89,6 +89,11 @@ impl<V: Backend, N: Backend, A: Authenticator> Variables<V, N, A> {
         self.stores.at_runtime = true;
     }
 
+    /// The same for a daemon, which each request tells whether it is the operating system's.
+    pub const fn set_asker(&mut self, at_runtime: bool) {
+        self.stores.at_runtime = at_runtime;
+    }
+
     /// The volatile store.
     pub const fn volatile(&self) -> &Store<V> {
         &self.stores.volatile

@@ -24,6 +24,8 @@ use crate::backend::{Backend, BackendError};
 use crate::format::{ERASED, RecordHeader, StoreHeader, StoreHeaderError, align, state};
 use crate::name::{Key, StoredName};
 
+pub use walk::Slot;
+
 /// Why a variable could not be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreError {
@@ -76,6 +78,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// State as stored: see [`state`].
+    pub const fn state(&self) -> u8 {
+        self.header.state
+    }
+
     /// Attributes as stored.
     pub const fn attributes(&self) -> u32 {
         self.header.attributes
@@ -572,6 +579,8 @@ fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader
         vendor: key.vendor,
     })
 }
+
+mod walk;
 
 #[cfg(test)]
 mod tests;

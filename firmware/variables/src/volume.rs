@@ -5,7 +5,10 @@ use core::mem::size_of;
 use uefi_raw::firmware_storage::FirmwareVolumeHeader;
 use uefi_raw::{Guid, guid};
 
-use crate::format::{ERASED, StoreHeader};
+use crate::backend::NoMedium;
+use crate::format::{ERASED, StoreHeader, StoreHeaderError};
+use crate::journal::{self, Areas, Recovery};
+use crate::store::Store;
 
 /// File system GUID of a volume of variables (`gEfiSystemNvDataFvGuid`).
 pub const NV_DATA_GUID: Guid = guid!("fff12b8d-7696-4c8b-a985-2747075b4f50");
@@ -19,7 +22,8 @@ pub const REGION_SIZE: usize = 0x4_0000;
 /// Offset of the store in the volume.
 pub const STORE_OFFSET: usize = HEADER_SIZE;
 
-const BLOCK_SIZE: u32 = 0x1000;
+/// Block of the flash that the format was made for; areas of a volume are whole blocks.
+pub const BLOCK_SIZE: usize = 0x1000;
 /// Attributes EDK2 gives its volume: everything enabled, sticky write, memory mapped, erased bits are 1.
 const ATTRIBUTES: u32 = 0x0004_feff;
 const REVISION: u8 = 2;
@@ -37,6 +41,33 @@ pub enum VolumeError {
     Checksum,
     /// The header does not fit the bytes.
     Size,
+}
+
+/// Why a volume cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unusable {
+    /// Its header.
+    Volume(VolumeError),
+    /// The store in it, which may also be larger than [`REGION_SIZE`] allows.
+    Store(StoreHeaderError),
+}
+
+/// Makes a whole volume in memory, of a file of any origin, ready to be used: a write that was cut is finished, and
+/// [`region`] can be opened then.
+pub fn prepare(volume: &mut [u8]) -> Result<Recovery, Unusable> {
+    // Memory cannot fail; a volume without a journal has nothing to finish.
+    let recovery = journal::recover(volume, &mut NoMedium).unwrap_or(Recovery::None);
+    let offset = store_offset(volume).map_err(Unusable::Volume)?;
+    match Store::open(region(volume), offset) {
+        Ok(_) => Ok(recovery),
+        Err((_, error)) => Err(Unusable::Store(error)),
+    }
+}
+
+/// The part of a whole volume with the store: no more than [`REGION_SIZE`].
+pub fn region(volume: &mut [u8]) -> &mut [u8] {
+    let end = Areas::of(volume.len()).map_or(volume.len(), |areas| areas.store.end).min(REGION_SIZE);
+    volume.get_mut(..end).unwrap_or_default()
 }
 
 /// Checks the volume header and returns the offset of the store behind it.
@@ -74,8 +105,8 @@ fn volume_header() -> [u8; HEADER_SIZE] {
     header[44..48].copy_from_slice(&ATTRIBUTES.to_le_bytes());
     header[48..50].copy_from_slice(&(HEADER_SIZE as u16).to_le_bytes());
     header[55] = REVISION;
-    header[56..60].copy_from_slice(&((VOLUME_SIZE / u64::from(BLOCK_SIZE)) as u32).to_le_bytes());
-    header[60..64].copy_from_slice(&BLOCK_SIZE.to_le_bytes());
+    header[56..60].copy_from_slice(&((VOLUME_SIZE / BLOCK_SIZE as u64) as u32).to_le_bytes());
+    header[60..64].copy_from_slice(&(BLOCK_SIZE as u32).to_le_bytes());
     let checksum = 0u16.wrapping_sub(sum16(&header));
     header[50..52].copy_from_slice(&checksum.to_le_bytes());
     header
@@ -127,6 +158,34 @@ mod tests {
         assert_eq!(store_offset(&bytes[..0x100]), Err(VolumeError::Size));
         bytes[48..50].copy_from_slice(&0u16.to_le_bytes());
         assert_eq!(store_offset(&bytes), Err(VolumeError::Size));
+    }
+
+    fn volume_of(size: usize) -> Vec<u8> {
+        let mut volume = vec![ERASED; size];
+        format(region(&mut volume)).unwrap();
+        volume
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a quarter of a megabyte takes minutes")]
+    fn volumes_of_2_and_4_mib_images_can_be_used() {
+        for (size, store) in [(0x2_0000, 0xe000), (0x8_4000, REGION_SIZE), (0x3000, 0x3000)] {
+            let mut volume = volume_of(size);
+            assert_eq!(region(&mut volume).len(), store);
+            prepare(&mut volume).unwrap();
+            volume[STORE_OFFSET] ^= 1;
+            assert_eq!(prepare(&mut volume), Err(Unusable::Store(StoreHeaderError::Signature)));
+            volume[33] ^= 1;
+            assert_eq!(prepare(&mut volume), Err(Unusable::Volume(VolumeError::Checksum)));
+        }
+    }
+
+    #[test]
+    fn a_store_behind_the_region_cannot_be_used() {
+        let mut volume = volume_of(0x2_0000);
+        volume[STORE_OFFSET + 16..STORE_OFFSET + 20].copy_from_slice(&0x1_0000u32.to_le_bytes());
+        assert_eq!(prepare(&mut volume), Err(Unusable::Store(StoreHeaderError::Size)));
+        assert_eq!(prepare(&mut []), Err(Unusable::Volume(VolumeError::Size)));
     }
 
     #[test]

@@ -1,5 +1,16 @@
 //! The commands. Each file has `Arguments` and `run`.
 
+pub mod audit;
+pub mod compare;
+pub mod inspect;
+pub mod join;
+pub mod pin;
+pub mod pins;
+pub mod sign;
+pub mod split;
+pub mod vars;
+pub mod verify;
+
 /// How a command that ran to its end ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -9,6 +20,8 @@ pub enum Outcome {
     Failure,
     /// It could not be found out; the command has said why: exit status 3.
     Unknown,
+    /// A release that nobody has signed, and nothing else is wrong with it: exit status 4.
+    Unsigned,
 }
 
 impl Outcome {
@@ -19,6 +32,7 @@ impl Outcome {
             Self::Success => 0,
             Self::Failure => 1,
             Self::Unknown => 3,
+            Self::Unsigned => 4,
         }
     }
 }

@@ -83,6 +83,18 @@ impl Dom0Image {
         Ok(Self { folder })
     }
 
+    /// What guests need of it, in `folder`, from a kernel and a tree with its modules and a static busybox
+    /// (`usr/lib/modules/VERSION`, `usr/bin/busybox`).
+    ///
+    /// # Errors
+    /// A file or a module is missing.
+    pub fn for_guests(kernel: &Path, root: &Path, folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&folder)?;
+        fs::copy(kernel, folder.join("vmlinuz")).with_context(|| format!("cannot copy {}", kernel.display()))?;
+        Parts::collect(root, &kernel_version(root)?, &GUEST_MODULES, folder.join("guest"))?;
+        Ok(Self { folder })
+    }
+
     /// The hypervisor, as QEMU's multiboot loader takes it.
     #[must_use]
     pub fn hypervisor(&self) -> PathBuf {

@@ -1,9 +1,9 @@
 //! What a scenario puts into a file of a disk, by description.
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
-//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`. A table gives the
-//! bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `update`), or changes a source (`from` with `truncate` or
-//! `patch`).
+//! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
+//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`, `update`), or changes a source (`from` with
+//! `truncate` or `patch`; `vars`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
 use crate::update::{self, Update};
-use crate::{guest_program, installer, iso, uki};
+use crate::{debian_package, firmware, guest_program, installer, iso, uki};
 
 /// The test guests' init.
 const GUEST_INIT: &str = include_str!("../guest/init");
@@ -46,6 +46,12 @@ pub enum Made {
     Changed(Changed),
     /// A signed update of an authenticated variable.
     Update(Update),
+    /// A firmware image of another layout.
+    Image(firmware::Built),
+    /// A firmware image of code and variables.
+    Joined(firmware::Joined),
+    /// A variable store that `virt-fw-vars` has changed.
+    Vars(firmware::Vars),
     /// A CD that `grub-mkrescue` makes of these files, for PCs with BIOS and with UEFI.
     Iso(BTreeMap<String, Content>),
 }
@@ -86,6 +92,8 @@ pub struct Sources {
     pub image: Dom0Image,
     /// EFI programs.
     pub programs: Programs,
+    /// The folder with our test programs, `NAME.efi`; they are built when it is missing.
+    pub guest_programs: Option<PathBuf>,
     /// The folder with `OVMF.fd` and its neighbours.
     pub firmware: PathBuf,
     /// A folder for files in the making.
@@ -106,6 +114,9 @@ impl Sources {
             Content::Made(Made::Uki(command_line)) => self.unified_kernel_image(command_line),
             Content::Made(Made::Changed(changed)) => self.changed(changed),
             Content::Made(Made::Update(wanted)) => update::bytes(wanted, &self.scratch),
+            Content::Made(Made::Image(built)) => built.bytes(self),
+            Content::Made(Made::Joined(joined)) => joined.bytes(self),
+            Content::Made(Made::Vars(vars)) => vars.bytes(self),
             Content::Made(Made::Iso(files)) => iso::bytes(files, self),
         }
     }
@@ -118,13 +129,17 @@ impl Sources {
         match name.split_once(':') {
             Some(("program", name)) => command::read(&self.programs.path(name)?),
             Some(("firmware", name)) => command::read(&self.firmware.join(name)),
-            Some(("guest", name)) => guest_program::bytes(name),
+            Some(("guest", name)) => match &self.guest_programs {
+                Some(folder) => command::read(&folder.join(format!("{name}.efi"))),
+                None => guest_program::bytes(name),
+            },
             Some(("host", path)) => command::read(Path::new(path)),
             None if name == "linux" => command::read(&self.image.kernel()),
             None if name == "initrd" => self.initrd(),
             None if name == "debian-installer-cd" => installer::bytes(self),
+            None if name == "debian-package" => debian_package::bytes(self),
             _ => bail!(
-                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd"
+                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd, debian-package"
             ),
         }
     }

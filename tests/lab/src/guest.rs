@@ -15,6 +15,8 @@ use crate::screen::Picture;
 
 /// The registers of a TPM as `iomem=` takes them: FED40000 to FED44FFF (TCG PC Client Platform TPM Profile, "locality").
 const TPM_PAGES: &str = "fed40,5";
+/// Where the Debian package has the firmware.
+const INSTALLED: &str = "/usr/share/ovmf-xen/FV/OVMF.fd";
 const MIB: usize = 1 << 20;
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 const SHORT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,6 +48,10 @@ pub struct Config {
     pub serial: bool,
     /// Whether it is given the machine's TPM.
     pub tpm: bool,
+    /// Whether the firmware is the one that a package has put into dom0.
+    pub installed: bool,
+    /// Shell commands in the guest's folder of dom0, before it is created.
+    pub prepare: String,
     /// More lines of `xl.cfg`; `@FOLDER@` in them stands for the guest's folder in dom0.
     pub extra: Vec<String>,
     /// Disks on the host.
@@ -131,6 +137,9 @@ impl<'a> Guest<'a> {
                 disk.sector_size
             ));
         }
+        if !config.prepare.is_empty() {
+            script.push_str(&format!("(\n{}\n) >&2\n", config.prepare));
+        }
         let created = Self::create_prepared(dom0, config, &script)?;
         fs::remove_dir_all(&folder)?;
         Ok(created)
@@ -143,8 +152,8 @@ impl<'a> Guest<'a> {
     /// The machine died.
     pub fn create_prepared(dom0: &'a Dom0, config: Config, prepare: &str) -> Result<Result<Self, String>> {
         let name = &config.name;
-        let serial = dom0.machine().path("serial.log");
-        let hypervisor = Log::follow(&serial, length(&serial));
+        let log = dom0.hypervisor_log();
+        let hypervisor = Log::follow(&log, length(&log));
         let script = format!("set -e\nmkdir -p /var/lab/{name}\ncd /var/lab/{name}\n{prepare}xl create xl.cfg\n");
         let output = dom0.run(&script, CREATE_TIMEOUT)?;
         let console = Log::follow(&dom0.share("log").join(format!("guest-{name}.log")), 0);
@@ -238,6 +247,17 @@ impl<'a> Guest<'a> {
         self.dom0.run_well(&script, SAVE_TIMEOUT).map(drop)
     }
 
+    /// Runs a shell script in dom0 that finds the lab's tools by name.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn run_in_dom0(&self, script: &str, timeout: Duration) -> Result<()> {
+        let script = format!(
+            "set -e\nPATH=$PATH:/lab/tools\nlab-varstored() {{ bash /lab/tools/lab-varstored \"$@\"; }}\n{script}\n"
+        );
+        self.dom0.run_well(&script, timeout).map(drop)
+    }
+
     /// Ends the domain, if it still is there, and removes its files from dom0.
     ///
     /// # Errors
@@ -291,6 +311,9 @@ impl Config {
         if self.kind == Kind::Hvm {
             lines.extend(self.hvm_lines(&folder));
         }
+        if self.kind == Kind::Pvh && self.installed {
+            lines.push(format!("kernel={INSTALLED:?}"));
+        }
         for (name, path) in [("kernel", &self.kernel), ("ramdisk", &self.ramdisk)] {
             if path.is_some() {
                 lines.push(format!(r#"{name}="{folder}/{name}""#));
@@ -319,6 +342,7 @@ impl Config {
     fn hvm_lines(&self, folder: &str) -> Vec<String> {
         let mut lines = match &self.firmware {
             Some(_) => vec![r#"bios="ovmf""#.to_owned(), format!(r#"bios_path_override="{folder}/firmware""#)],
+            None if self.installed => vec![r#"bios="ovmf""#.to_owned()],
             None => vec![r#"bios="seabios""#.to_owned()],
         };
         lines.extend([r#"vga="stdvga""#.to_owned(), "vnc=0".to_owned()]);
@@ -460,6 +484,8 @@ mod tests {
             restart: false,
             serial: false,
             tpm: false,
+            installed: false,
+            prepare: String::new(),
             extra: vec!["acpi_firmware='@FOLDER@/x'".into()],
             disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false, is_cdrom: false }],
             files: Vec::new(),
@@ -497,6 +523,14 @@ mod tests {
     fn without_a_firmware_an_hvm_guest_has_seabios() {
         let config = Config { kind: Kind::Hvm, kernel: None, ..config() };
         assert!(config.text().contains("bios=\"seabios\"") && !config.text().contains("kernel="));
+    }
+
+    #[test]
+    fn an_installed_firmware_is_named_by_kind() {
+        let hvm = Config { kind: Kind::Hvm, kernel: None, installed: true, ..config() }.text();
+        assert!(hvm.contains("bios=\"ovmf\"") && !hvm.contains("bios_path_override"));
+        let pvh = Config { kernel: None, installed: true, ..config() }.text();
+        assert!(pvh.contains("kernel=\"/usr/share/ovmf-xen/FV/OVMF.fd\""));
     }
 
     #[test]

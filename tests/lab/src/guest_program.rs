@@ -32,11 +32,14 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-fn executable(line: &str) -> Option<PathBuf> {
+/// The program that a line of what cargo says names.
+pub(crate) fn executable(line: &str) -> Option<PathBuf> {
     serde_json::from_str::<Message>(line).ok()?.executable
 }
 
-fn workspace() -> &'static Path {
+/// The checkout.
+#[must_use]
+pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."))
 }
 

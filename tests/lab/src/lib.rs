@@ -5,18 +5,23 @@
 //! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them
 //! and [`report`] says how it went. [`bench`] measures. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
 //! [`packages`], made ready by [`dom0_image`], [`initrd`] and [`programs`], and kept in a [`cache`].
+//! Where a dom0 is there already, [`here`] plays scenarios in it.
 
 pub mod bench;
 pub mod cache;
 pub mod command;
 pub mod console;
+pub mod debian_package;
 pub mod disk;
 pub mod dom0;
 pub mod dom0_image;
 pub mod file;
+pub mod firmware;
 pub mod grub;
 pub mod guest;
 pub mod guest_program;
+pub mod here;
+pub mod host_program;
 pub mod initrd;
 pub mod installer;
 pub mod iso;

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use lab::bench;
 use lab::cache::Cache;
 use lab::guest::{Config, DiskFile, Guest, Kind};
+use lab::here::Here;
 use lab::machine::{Machine, Wanted};
 use lab::report::{Outcome, Report, Verdict};
 use lab::runner;
@@ -79,6 +80,10 @@ struct Run {
     /// Where logs and report.json go.
     #[arg(long, default_value_os_t = root().join("out/lab"))]
     output: PathBuf,
+    /// Starts no machine and uses no Debian package: this is a dom0, and what scenarios are made from is in this folder
+    /// (tests/lab/src/here.rs says how).
+    #[arg(long, value_name = "PARTS")]
+    here: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -220,7 +225,10 @@ fn list() -> Result<bool> {
 }
 
 fn run(arguments: &Run) -> Result<bool> {
-    let scenarios = select(&arguments.names)?;
+    if let Some(parts) = &arguments.here {
+        return run_here(parts, arguments);
+    }
+    let scenarios = select(&scenarios(), &arguments.names)?;
     let lab = Lab::open(firmware_folder(&arguments.image)?)?;
     fs::create_dir_all(&arguments.output)?;
     let mut report = Report::default();
@@ -229,6 +237,18 @@ fn run(arguments: &Run) -> Result<bool> {
         report.add(runner::play(scenario, &lab.sources, None, &arguments.output));
     }
     run_guests(&lab, &guests, &arguments.output, &mut report)?;
+    report.finish(&arguments.output)?;
+    Ok(report.failed == 0)
+}
+
+fn run_here(parts: &Path, arguments: &Run) -> Result<bool> {
+    let scenarios = select(&parts.join("scenarios"), &arguments.names)?;
+    let here = Here::open(parts, firmware_folder(&arguments.image)?)?;
+    fs::create_dir_all(&arguments.output)?;
+    let mut report = Report::default();
+    for scenario in scenarios.iter().filter(|scenario| scenario.needs_xen()) {
+        report.add(runner::play(scenario, &here.sources, Some(&here.dom0), &arguments.output));
+    }
     report.finish(&arguments.output)?;
     Ok(report.failed == 0)
 }
@@ -246,11 +266,11 @@ fn run_guests(lab: &Lab, scenarios: &[&Scenario], output: &Path, report: &mut Re
         for scenario in remaining.by_ref() {
             let outcome = runner::play(scenario, &lab.sources, Some(&dom0), output);
             report.add(outcome);
-            if dom0.machine().check().is_err() {
+            if dom0.check().is_err() {
                 break;
             }
         }
-        fs::copy(dom0.machine().path("serial.log"), output.join("serial.log")).ok();
+        fs::copy(dom0.hypervisor_log(), output.join("serial.log")).ok();
     }
     for scenario in remaining {
         let verdict = Verdict::LabFailed("not run: the machine died twice".to_owned());
@@ -318,7 +338,7 @@ fn try_guest(arguments: &Try) -> Result<bool> {
         if started.elapsed() > Duration::from_secs(arguments.timeout) {
             break format!("still running, last line: {}", guest.console.last_lines(1));
         }
-        dom0.machine().check()?;
+        dom0.check()?;
         std::thread::sleep(Duration::from_millis(50));
     };
     eprintln!("lab: after {:.1} s {reason}; logs in {}", started.elapsed().as_secs_f32(), arguments.output.display());
@@ -380,6 +400,8 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
             restart: false,
             serial: arguments.serial,
             tpm: arguments.tpm,
+            installed: false,
+            prepare: String::new(),
             extra: Vec::new(),
             disks: Vec::new(),
             files: Vec::new(),
@@ -478,7 +500,7 @@ fn reference(names: &[String]) -> Result<bool> {
     let lab = Lab::open(default_firmware_folder())?;
     let output = root().join("out/lab/reference");
     let mut report = Report::default();
-    for scenario in select(names)? {
+    for scenario in select(&scenarios(), names)? {
         report.add(runner::play(&scenario.as_reference(), &lab.sources, None, &output));
     }
     report.finish(&output)?;
@@ -537,8 +559,8 @@ fn update() -> Result<bool> {
     Ok(true)
 }
 
-fn select(names: &[String]) -> Result<Vec<Scenario>> {
-    let all = scenario::read_all(&scenarios())?;
+fn select(folder: &Path, names: &[String]) -> Result<Vec<Scenario>> {
+    let all = scenario::read_all(folder)?;
     if names.is_empty() {
         return Ok(all.into_iter().filter(|scenario| !scenario.is_on_request()).collect());
     }
@@ -555,7 +577,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 fn only(name: &str) -> Result<Scenario> {
-    select(&[name.to_owned()])?.into_iter().next().context("no scenario")
+    select(&scenarios(), &[name.to_owned()])?.into_iter().next().context("no scenario")
 }
 
 fn root() -> PathBuf {

@@ -192,6 +192,18 @@ impl Apt {
     }
 }
 
+/// The folder with the content of a package (`package` or `package/suite`), which is fetched into the cache when it is asked for.
+///
+/// # Errors
+/// The package cannot be had.
+pub fn content(cache: &Cache, apt: &Apt, name: &str) -> Result<PathBuf> {
+    let mut key = Key::default().with(name);
+    for file in apt.alone(&[name])? {
+        key = key.with(file.file).with(file.digest);
+    }
+    cache.entry("package", &key, |folder| apt.download_alone(&[name])?.iter().try_for_each(|file| unpack(file, folder)))
+}
+
 /// Unpacks a package file into `folder` without running anything of it.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -101,6 +102,10 @@ impl Subject for PlainQemu {
 
     fn save_and_restore(&mut self) -> Result<()> {
         bail!("a plain machine cannot be saved")
+    }
+
+    fn run_in_dom0(&mut self, _: &str, _: Duration) -> Result<()> {
+        bail!("a plain machine has no dom0")
     }
 }
 

@@ -1,11 +1,12 @@
-//! Real EFI programs (and variable stores made by others) from Debian packages, unpacked into the cache, and their names in scenarios.
+//! Real EFI programs (and variable stores made by others), and their names in scenarios: from Debian packages, unpacked into
+//! the cache, or from a folder.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use crate::cache::{Cache, Key};
-use crate::packages::{Apt, unpack};
+use crate::packages::{self, Apt, unpack};
 
 /// A program by the name scenarios use, the package (and suite) it is in, and its path there.
 struct Program {
@@ -14,7 +15,7 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 17] = [
+const PROGRAMS: [Program; 23] = [
     Program {
         name: "systemd-boot",
         package: "systemd-boot-efi/trixie",
@@ -63,15 +64,30 @@ const PROGRAMS: [Program; 17] = [
     Program { name: "vars-empty", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.fd" },
     Program { name: "vars-microsoft", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.ms.fd" },
     Program { name: "vars-snakeoil", package: "ovmf/trixie", path: "usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd" },
+    // A Linux program with all that it is linked to, to be run from a guest's disk.
+    Program { name: "efibootmgr", package: "efibootmgr/trixie", path: "usr/bin/efibootmgr" },
+    Program { name: "libefiboot", package: "libefiboot1t64/trixie", path: "usr/lib/x86_64-linux-gnu/libefiboot.so.1" },
+    Program { name: "libefivar", package: "libefivar1t64/trixie", path: "usr/lib/x86_64-linux-gnu/libefivar.so.1" },
+    Program { name: "libpopt", package: "libpopt0/trixie", path: "usr/lib/x86_64-linux-gnu/libpopt.so.0" },
+    Program { name: "libc", package: "libc6/trixie", path: "usr/lib/x86_64-linux-gnu/libc.so.6" },
+    Program { name: "ld-linux", package: "libc6/trixie", path: "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" },
     Program { name: "edk2", package: "ovmf/trixie", path: "usr/share/ovmf/OVMF.fd" },
 ];
 
-/// The unpacked programs.
+/// The programs.
 #[derive(Debug, Clone)]
-pub struct Programs {
-    folder: PathBuf,
-    cache: Cache,
-    apt: Apt,
+pub enum Programs {
+    /// Unpacked from Debian packages.
+    Debian {
+        /// The folder with a folder for each package.
+        folder: PathBuf,
+        /// Where other packages go.
+        cache: Cache,
+        /// Where they come from.
+        apt: Apt,
+    },
+    /// Files of a folder, with the names that scenarios use.
+    Folder(PathBuf),
 }
 
 impl Programs {
@@ -97,7 +113,7 @@ impl Programs {
             }
             Ok(())
         })?;
-        Ok(Self { folder, cache: cache.clone(), apt: apt.clone() })
+        Ok(Self::Debian { folder, cache: cache.clone(), apt: apt.clone() })
     }
 
     /// The folder with the content of another package, which is fetched when it is asked for.
@@ -105,13 +121,17 @@ impl Programs {
     /// # Errors
     /// The package cannot be had.
     pub fn package(&self, package: &str) -> Result<PathBuf> {
-        let mut key = Key::default().with(package);
-        for file in self.apt.alone(&[package])? {
-            key = key.with(file.file).with(file.digest);
+        let Self::Debian { cache, apt, .. } = self else { bail!("no Debian package {package} without Debian") };
+        packages::content(cache, apt, package)
+    }
+
+    /// A program of the Python environment that `tests/setup` makes; without Debian it is where programs are.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Debian { cache, .. } => cache.path("venv/bin").join(name),
+            _ => name.into(),
         }
-        self.cache.entry("package", &key, |folder| {
-            self.apt.download_alone(&[package])?.iter().try_for_each(|file| unpack(file, folder))
-        })
     }
 
     /// The file of a program.
@@ -119,10 +139,13 @@ impl Programs {
     /// # Errors
     /// The name is unknown; the message lists those that are known.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
-        match PROGRAMS.iter().find(|program| program.name == name) {
-            Some(program) => Ok(self.folder.join(program.package).join(program.path)),
-            None => bail!("no program {name}; known: {}", names().join(", ")),
-        }
+        let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
+            bail!("no program {name}; known: {}", names().join(", "));
+        };
+        Ok(match self {
+            Self::Debian { folder, .. } => folder.join(program.package).join(program.path),
+            Self::Folder(folder) => folder.join(name),
+        })
     }
 }
 

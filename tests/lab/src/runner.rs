@@ -12,6 +12,7 @@ use crate::disk::{Disk, DiskKind};
 use crate::dom0::Dom0;
 use crate::file::{Content, Sources};
 use crate::guest::{Config, DiskFile, Guest, Kind, Shutdown};
+use crate::host_program;
 use crate::plain::PlainQemu;
 use crate::report::{Outcome, Verdict};
 use crate::scenario::{self, Scenario};
@@ -25,6 +26,9 @@ const BETWEEN_PICTURES: Duration = Duration::from_millis(500);
 const RETRIES: u32 = 1;
 /// xenconsoled may still be writing when the domain is already gone.
 const DRAIN: Duration = Duration::from_millis(500);
+/// The program that keeps guests' variables in dom0.
+const VARIABLE_DAEMON: &str = "ovmf-xen-varstored";
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of the console that a failure shows.
 const SHOWN_LINES: usize = 25;
 /// Lines of the guest's debug output that a failure shows.
@@ -63,6 +67,11 @@ pub trait Subject {
     /// # Errors
     /// The toolstack refuses.
     fn save_and_restore(&mut self) -> Result<()>;
+    /// Runs a shell script in dom0, and says what it said if it failed.
+    ///
+    /// # Errors
+    /// The script failed, or there is no dom0.
+    fn run_in_dom0(&mut self, script: &str, timeout: Duration) -> Result<()>;
 }
 
 impl Subject for Guest<'_> {
@@ -102,6 +111,10 @@ impl Subject for Guest<'_> {
 
     fn save_and_restore(&mut self) -> Result<()> {
         Guest::save_and_restore(self)
+    }
+
+    fn run_in_dom0(&mut self, script: &str, timeout: Duration) -> Result<()> {
+        Guest::run_in_dom0(self, script, timeout)
     }
 }
 
@@ -150,6 +163,11 @@ impl Attempt<'_> {
             Some(Action::CreateFails(pattern)) => Some(Regex::new(pattern)?),
             _ => None,
         };
+        if self.scenario.variable_daemon {
+            let program = host_program::path("varstored", VARIABLE_DAEMON)?;
+            std::fs::copy(&program, dom0.share("tools").join(VARIABLE_DAEMON)).context("the daemon for variables")?;
+            dom0.run_well("bash /lab/tools/lab-varstored start", DAEMON_TIMEOUT)?;
+        }
         let mut guest = match (Guest::create(dom0, config)?, refused) {
             (Ok(guest), None) => guest,
             (Ok(guest), Some(_)) => {
@@ -164,7 +182,10 @@ impl Attempt<'_> {
         guest.collect_logs(self.logs)?;
         let flaked = is_known_flake(&guest.hypervisor);
         guest.destroy()?;
-        dom0.machine().check()?;
+        if self.scenario.variable_daemon {
+            dom0.run_well("bash /lab/tools/lab-varstored stop", DAEMON_TIMEOUT)?;
+        }
+        dom0.check()?;
         match verdict? {
             Verdict::Failed(reason) if flaked && self.number < RETRIES => Ok(Verdict::Flaked(reason)),
             verdict => Ok(verdict),
@@ -199,7 +220,9 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
     };
     let is_hvm = scenario.kind == scenario::Kind::Hvm;
     let is_seabios = scenario.firmware == Content::Source(scenario::SEABIOS.to_owned());
-    let firmware = (is_hvm && !is_seabios).then(|| file("firmware", &scenario.firmware)).transpose()?;
+    let firmware = (is_hvm && !is_seabios && !scenario.is_installed())
+        .then(|| file("firmware", &scenario.firmware))
+        .transpose()?;
     Ok(Config {
         name,
         kind: if is_hvm { Kind::Hvm } else { Kind::Pvh },
@@ -212,6 +235,8 @@ pub fn config(scenario: &Scenario, name: String, sources: &Sources) -> Result<Co
         restart: scenario.restart,
         serial: is_hvm && scenario.has_serial(),
         tpm: scenario.tpm,
+        installed: scenario.is_installed(),
+        prepare: scenario.prepare.clone(),
         extra: scenario.extra.clone(),
         disks: disk_files(&scenario.disks, sources)?,
         files: scenario
@@ -281,6 +306,7 @@ impl Steps<'_> {
             Action::CreateFails(_) => Ok(Err("xl create took the guest".to_owned())),
             Action::State(expected) => self.state(*expected, timeout),
             Action::SaveRestore => Ok(self.subject.save_and_restore().map_err(|error| format!("{error:#}"))),
+            Action::Dom0(script) => Ok(self.subject.run_in_dom0(script, timeout).map_err(|error| format!("{error:#}"))),
             Action::Pause(seconds) => {
                 std::thread::sleep(Duration::from_secs(*seconds));
                 Ok(Ok(()))

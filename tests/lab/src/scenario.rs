@@ -38,7 +38,7 @@ pub struct Scenario {
     /// Virtual CPUs.
     #[serde(default = "default_vcpus")]
     pub vcpus: u32,
-    /// The firmware: a file, or `"seabios"` for an HVM guest.
+    /// The firmware: a file, `"seabios"` for an HVM guest, or `"installed"`, what dom0 has for one.
     #[serde(default = "default_firmware")]
     pub firmware: Content,
     /// What `kernel=` names. A PVH guest's is the firmware when it is missing.
@@ -56,12 +56,18 @@ pub struct Scenario {
     /// Files that lines of `xl.cfg` name.
     #[serde(default)]
     pub files: BTreeMap<String, Content>,
+    /// Shell commands in dom0, in the guest's folder with its files, before it is created.
+    #[serde(default)]
+    pub prepare: String,
     /// Where steps look and type when they do not say.
     #[serde(default)]
     pub console: Channel,
     /// Whether a guest that reboots is created again.
     #[serde(default)]
     pub restart: bool,
+    /// Whether a daemon in dom0 keeps the guest's variables.
+    #[serde(default)]
+    pub variable_daemon: bool,
     /// The disks, xvda first.
     #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,
@@ -77,6 +83,8 @@ pub struct Scenario {
 const RESERVED_NAMES: [&str; 4] = ["firmware", "kernel", "ramdisk", "xl.cfg"];
 /// The firmware of an HVM guest that is not ours.
 pub const SEABIOS: &str = "seabios";
+/// The firmware that a package has put into dom0.
+pub const INSTALLED: &str = "installed";
 
 /// What kind of machine boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -161,7 +169,13 @@ impl Scenario {
     /// What `kernel=` names: a PVH guest's firmware is its kernel.
     #[must_use]
     pub fn kernel(&self) -> Option<&Content> {
-        self.kernel.as_ref().or((self.kind != Kind::Hvm).then_some(&self.firmware))
+        self.kernel.as_ref().or((self.kind != Kind::Hvm && !self.is_installed()).then_some(&self.firmware))
+    }
+
+    /// Whether the firmware is one that dom0 has.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.firmware == Content::Source(INSTALLED.to_owned())
     }
 
     /// The forbidden patterns.

@@ -40,7 +40,7 @@ impl Lab {
         let programs = Programs::get(&cache, &apt).context("preparing EFI programs")?;
         let scratch = cache.path(&format!("scratch-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
-        Ok(Self { cache, sources: Sources { image, programs, firmware, scratch } })
+        Ok(Self { cache, sources: Sources { image, programs, guest_programs: None, firmware, scratch } })
     }
 
     /// The machine that is up, if it has room for a guest of `guest_memory` MiB and a TPM where one is needed; else a new one.

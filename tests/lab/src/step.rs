@@ -52,6 +52,8 @@ pub enum Action {
     CreateFails(String),
     /// The guest is saved and restored.
     SaveRestore,
+    /// This shell script runs in dom0, and succeeds.
+    Dom0(String),
     /// Nothing, for this many seconds.
     Pause(u64),
 }
@@ -130,6 +132,7 @@ struct RawStep {
     state: Option<Expected>,
     create_fails: Option<String>,
     save_restore: Option<bool>,
+    dom0: Option<String>,
     pause: Option<u64>,
     only: Option<Kind>,
     timeout: Option<u64>,
@@ -168,11 +171,12 @@ impl TryFrom<RawStep> for Step {
         actions.extend(raw.keys.map(Action::Keys));
         actions.extend(raw.state.map(Action::State));
         actions.extend(raw.save_restore.filter(|yes| *yes).map(|_| Action::SaveRestore));
+        actions.extend(raw.dom0.map(Action::Dom0));
         actions.extend(raw.pause.map(Action::Pause));
         match (actions.pop(), actions.is_empty()) {
             (Some(action), true) => Ok(Self { action, timeout: raw.timeout.unwrap_or(TIMEOUT), only: raw.only }),
             _ => Err(
-                "a step has exactly one of expect, send, keys, screenshot, state, create-fails, save-restore, pause"
+                "a step has exactly one of expect, send, keys, screenshot, state, create-fails, save-restore, dom0, pause"
                     .into(),
             ),
         }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use services::Status;
 use services::block::{BlockDevice, BlockError, Geometry};
 use services::device_path::{DevicePathBuf, Node};
+use services::image::LoadError;
 use uefi_raw::guid;
 use uefi_raw::protocol::block::{BlockIo2Protocol, BlockIo2Token, BlockIoProtocol};
 use uefi_raw::protocol::disk::{DiskIo2Protocol, DiskIo2Token, DiskIoProtocol};
@@ -628,4 +629,23 @@ fn a_small_volume_serves_files_from_end_to_end() {
     assert_eq!(file.read(1), Err((Status::MEDIA_CHANGED, 1)));
     file.close();
     root.close();
+}
+
+#[test]
+fn our_own_code_lists_and_reads_files_of_a_volume() {
+    let _drivers = drivers();
+    let disk = add(MemoryDisk::of(image(), 512));
+    let volume = below(disk, &SimpleFileSystemProtocol::GUID)[0];
+    let names = |path: &str| {
+        let entries = api::list_directory(volume, path).unwrap().into_iter();
+        entries.map(|entry| (entry.name, entry.size, entry.is_directory)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(""), [("EFI".to_string(), 0, true)]);
+    assert_eq!(names("\\EFI\\BOOT"), [("BOOTX64.EFI".to_string(), 123_457, false)]);
+    assert_eq!(api::read_file(volume, "\\EFI\\BOOT\\BOOTX64.EFI"), Ok(contents()));
+    assert_eq!(api::read_file(volume, "\\EFI\\BOOT"), Err(LoadError::Directory));
+    assert_eq!(api::read_file(volume, "\\missing"), Err(LoadError::NotFound));
+    assert!(api::file_exists(volume, "\\efi\\boot\\bootx64.efi") && !api::file_exists(volume, "\\EFI\\x"));
+    remove(disk);
+    assert_eq!(api::list_directory(volume, ""), Err(LoadError::NotFound));
 }

@@ -129,7 +129,7 @@ unsafe fn measure(map: &VirtualMap<'_>, handoff: *const Handoff) -> Option<Dista
     // SAFETY: valid since the driver started.
     let runtime_services = unsafe { (*state::system_table()).runtime_services };
     let (region, size) = state::with(|state| {
-        let region = state.variables.non_volatile().backend();
+        let region = state.variables.region();
         (region.address(), region.size())
     })
     .ok()?;

@@ -3,8 +3,10 @@
 
 mod address;
 mod capsule;
+mod daemon;
 mod monotonic;
 pub mod reset;
+mod services;
 mod stack;
 mod state;
 mod time;

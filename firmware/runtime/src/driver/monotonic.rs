@@ -2,7 +2,7 @@
 
 use uefi_raw::table::runtime::VariableAttributes;
 use uefi_raw::{Guid, Status, guid};
-use variables::{Error, Key};
+use variables::Key;
 
 use super::state::{self, State, utf16};
 
@@ -72,11 +72,11 @@ const fn high(count: u64) -> u32 {
     (count >> u32::BITS) as u32
 }
 
-fn store(state: &mut State, high: u32) -> Result<(), Error> {
+fn store(state: &mut State, high: u32) -> Result<(), Status> {
     state.variables.set(Key::new(VENDOR, &NAME), ATTRIBUTES, &high.to_le_bytes())
 }
 
 /// The service has one error of its own.
-fn flatten<T>(result: Result<Result<T, Error>, Status>) -> Result<T, Status> {
+fn flatten<T>(result: Result<Result<T, Status>, Status>) -> Result<T, Status> {
     result?.map_err(|_| Status::DEVICE_ERROR)
 }

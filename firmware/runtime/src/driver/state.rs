@@ -17,16 +17,22 @@ use uefi_raw::table::system::SystemTable;
 use variables::volume::{self, VolumeError};
 use variables::{Backend, Limits, Store, TimeBased, Variables};
 
+use super::daemon;
+use super::services::Services;
+
 /// Bytes of the volatile store. Loaders keep a few kilobytes there; shim mirrors its lists, tens of kilobytes.
 const VOLATILE_SIZE: usize = 0x1_0000;
 
 /// Whether programs are verified before they start: not yet, and SecureBoot says so.
 const SECURE_BOOT_IS_ENFORCED: bool = false;
 
+/// The variables where no daemon keeps them.
+pub type InMemory = Variables<Region, Region, TimeBased>;
+
 /// What the services work on.
 pub struct State {
     /// The variables.
-    pub variables: Variables<Region, Region, TimeBased>,
+    pub variables: Services,
     /// The clock of PVH guests.
     pub clock: Clock,
     /// The clock of HVM guests.
@@ -38,8 +44,7 @@ pub struct State {
 impl State {
     /// Follows the memory outside the image, and the volatile store in it, to other addresses.
     pub fn move_memory(&mut self, non_volatile_by: u64, image_by: u64) {
-        self.variables.non_volatile_mut().backend_mut().move_by(non_volatile_by);
-        self.variables.volatile_mut().backend_mut().move_by(image_by);
+        self.variables.move_memory(non_volatile_by, image_by);
     }
 }
 
@@ -56,8 +61,14 @@ impl Region {
         Self { base, size }
     }
 
-    const fn move_by(&mut self, distance: u64) {
+    /// Follows the range to another address.
+    pub const fn move_by(&mut self, distance: u64) {
         self.base = self.base.wrapping_add(distance as usize);
+    }
+
+    /// Its first byte.
+    pub const fn base(&self) -> *mut u8 {
+        self.base
     }
 
     /// Where the range is.
@@ -107,13 +118,14 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     if region.base.is_null() {
         return Err(Status::INVALID_PARAMETER);
     }
-    let (non_volatile, found) = open_non_volatile(region)?;
-    // SAFETY: the array is used nowhere else.
-    let region = unsafe { Region::new(VOLATILE.0.get().cast(), VOLATILE_SIZE) };
-    let volatile = Store::format(region, 0).map_err(|_| Status::OUT_OF_RESOURCES)?;
-    let report = report(&non_volatile, found);
-    let mut variables = Variables::new(volatile, non_volatile, TimeBased::new(), Limits::DEFAULT);
-    variables.tell_secure_boot(SECURE_BOOT_IS_ENFORCED).map_err(|error| error.status())?;
+    // SAFETY: the caller vouches for both, in boot services.
+    let (variables, report) = match unsafe { daemon::find(region, handoff, (*system_table).boot_services) } {
+        Ok((daemon, report)) => (Services::Daemon(daemon), report),
+        Err((region, failure)) => {
+            let (variables, report) = open_in_memory(region)?;
+            (Services::Memory(variables), StoreReport { daemon_failure: failure, ..report })
+        }
+    };
     // SAFETY: the caller vouches for the handoff, and that nothing else runs.
     unsafe {
         (*handoff).store_report = report;
@@ -123,6 +135,18 @@ pub unsafe fn open(system_table: *mut SystemTable, handoff: *mut Handoff) -> Res
     HANDOFF.store(handoff, Ordering::Relaxed);
     SYSTEM_TABLE.store(system_table, Ordering::Relaxed);
     Ok(())
+}
+
+/// The stores in memory, which live as long as the domain.
+fn open_in_memory(region: Region) -> Result<(InMemory, StoreReport), Status> {
+    let (non_volatile, found) = open_non_volatile(region)?;
+    // SAFETY: the array is used nowhere else.
+    let region = unsafe { Region::new(VOLATILE.0.get().cast(), VOLATILE_SIZE) };
+    let volatile = Store::format(region, 0).map_err(|_| Status::OUT_OF_RESOURCES)?;
+    let report = report(&non_volatile, found);
+    let mut variables = Variables::new(volatile, non_volatile, TimeBased::new(), Limits::DEFAULT);
+    variables.tell_secure_boot(SECURE_BOOT_IS_ENFORCED).map_err(|error| error.status())?;
+    Ok((variables, report))
 }
 
 /// Calls `service` with the state, with events held off in boot services.
@@ -227,6 +251,7 @@ fn report(store: &Store<Region>, state: StoreState) -> StoreReport {
         broken_off: u32::from(report.broken_off),
         used: count(report.used),
         capacity: count(report.capacity),
+        daemon_failure: 0,
     }
 }
 

@@ -5,14 +5,15 @@ use core::slice;
 
 use uefi_raw::table::runtime::VariableAttributes;
 use uefi_raw::{Char16, Guid, Status};
+use variables::remote::DATA_LIMIT;
 use variables::{Key, Limits};
 
 use super::{stack, state};
 
 /// Longest name that is looked at, in units: no variable has a longer one.
 const LONGEST_NAME: usize = Limits::DEFAULT.non_volatile / size_of::<Char16>();
-/// More data than this cannot be stored, with any name, and with the largest signature in front that is looked at.
-const LARGEST_DATA: usize = Limits::DEFAULT.non_volatile + 0x4000;
+/// More data than this cannot be stored, with any name and the largest signature in front, by this driver or a daemon.
+const LARGEST_DATA: usize = DATA_LIMIT;
 const ACCESS: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
 
 /// GetVariable.
@@ -33,7 +34,7 @@ pub unsafe extern "efiapi" fn get_variable(
     let read = state::with(|state| {
         let variable = match state.variables.get(Key::new(vendor, name)) {
             Ok(variable) => variable,
-            Err(error) => return error.status(),
+            Err(status) => return status,
         };
         // SAFETY: the caller's pointers, checked for null where they must not be; `room` bytes are at `data`.
         unsafe {
@@ -72,7 +73,7 @@ pub unsafe extern "efiapi" fn get_next_variable_name(
     let read = state::with(|state| {
         let next = match state.variables.next(Key::new(after, before)) {
             Ok(next) => next,
-            Err(error) => return error.status(),
+            Err(status) => return status,
         };
         // SAFETY: as above; `before` is not used any more.
         unsafe {
@@ -115,9 +116,8 @@ pub unsafe extern "efiapi" fn set_variable(
     });
     match set {
         Ok(Some(Ok(()))) => Status::SUCCESS,
-        Ok(Some(Err(error))) => error.status(),
+        Ok(Some(Err(status))) | Err(status) => status,
         Ok(None) => Status::DEVICE_ERROR,
-        Err(status) => status,
     }
 }
 
@@ -133,8 +133,7 @@ pub unsafe extern "efiapi" fn query_variable_info(
     }
     let info = match state::with(|state| state.variables.query(attributes)) {
         Ok(Ok(info)) => info,
-        Ok(Err(error)) => return error.status(),
-        Err(status) => return status,
+        Ok(Err(status)) | Err(status) => return status,
     };
     // SAFETY: the caller's pointers, checked for null.
     unsafe {

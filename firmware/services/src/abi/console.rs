@@ -416,7 +416,7 @@ impl From<ConsoleError> for Status {
 }
 
 /// Uses the devices. `DEVICE_ERROR` if they are in use.
-fn with<R>(f: impl FnOnce(&mut Consoles) -> R) -> Result<R> {
+pub(crate) fn with<R>(f: impl FnOnce(&mut Consoles) -> R) -> Result<R> {
     api::at_tpl(Tpl::NOTIFY, || {
         let mut consoles = CORE.consoles.with(|state| state.consoles.take()).ok_or(Status::DEVICE_ERROR)?;
         let result = f(&mut consoles);
@@ -426,7 +426,7 @@ fn with<R>(f: impl FnOnce(&mut Consoles) -> R) -> Result<R> {
 }
 
 /// Uses the devices in a way that changes what [`SimpleTextOutputMode`] says.
-fn change<R>(f: impl FnOnce(&mut Consoles) -> R) -> Result<R> {
+pub(crate) fn change<R>(f: impl FnOnce(&mut Consoles) -> R) -> Result<R> {
     let result = with(f);
     refresh();
     result
@@ -464,7 +464,7 @@ fn mode_structure(modes: usize, now: OutputState) -> SimpleTextOutputMode {
 }
 
 /// Takes the keys that have arrived and has the notifications called that are due.
-fn poll(target: Target) -> Result<()> {
+pub(crate) fn poll(target: Target) -> Result<()> {
     let now = CORE.hardware.with(|hardware| *hardware).map_or(0, |hardware| hardware.now());
     let due = with(|consoles| consoles.poll(target, now))?;
     if !due.is_empty() {
@@ -479,7 +479,7 @@ fn poll(target: Target) -> Result<()> {
     Ok(())
 }
 
-fn next_key(target: Target) -> Result<KeyData> {
+pub(crate) fn next_key(target: Target) -> Result<KeyData> {
     poll(target)?;
     with(|consoles| consoles.next_key(target))?.ok_or(Status::NOT_READY)
 }

@@ -32,6 +32,7 @@ mod tests;
 mod text;
 pub mod unicode;
 mod variadic;
+pub(crate) mod volume;
 
 use uefi_raw::table::system::SystemTable;
 

@@ -1,6 +1,7 @@
 //! Boot services for the firmware's own drivers: safe functions over the one core.
 
 pub mod block;
+pub mod console;
 pub mod driver;
 pub mod event;
 pub mod file;
@@ -13,6 +14,7 @@ pub mod table;
 pub mod tcg2;
 
 pub use block::*;
+pub use console::*;
 pub use driver::*;
 pub use event::*;
 pub use file::*;

@@ -104,6 +104,11 @@ impl KeyDecoder {
         }
     }
 
+    /// Whether the bytes so far may be the beginning of a key, or the Esc key alone.
+    pub const fn is_undecided(&self) -> bool {
+        !matches!(self.state, State::Ground)
+    }
+
     fn ground(&self, byte: u8, keys: &mut impl FnMut(KeyData)) -> State {
         match byte {
             control::ESCAPE => return State::Escape,

@@ -82,6 +82,10 @@ pub trait TextInput {
     fn poll(&mut self, now: u64, limit: usize, keys: &mut dyn FnMut(KeyData));
     /// Forgets what has arrived.
     fn reset(&mut self);
+    /// Whether what has arrived may be the beginning of a key, which the rest or some time will tell.
+    fn is_undecided(&self) -> bool {
+        false
+    }
     /// Which modifiers are held and which toggles are on now, as far as the device knows.
     fn key_state(&self) -> KeyState {
         NO_KEY_STATE
@@ -220,6 +224,10 @@ impl TextInput for Terminal {
             }
         }
         self.decoder = KeyDecoder::new();
+    }
+
+    fn is_undecided(&self) -> bool {
+        self.decoder.is_undecided()
     }
 }
 
@@ -437,6 +445,19 @@ impl Consoles {
     /// Takes the next key.
     pub fn next_key(&mut self, target: Target) -> Option<KeyData> {
         self.selected(target).find_map(|device| device.keys.pop_front())
+    }
+
+    /// Takes the first key that `wanted` says yes to; the others stay.
+    pub fn take_key(&mut self, target: Target, wanted: impl Fn(&KeyData) -> bool) -> Option<KeyData> {
+        self.selected(target).find_map(|device| {
+            let place = device.keys.iter().position(&wanted)?;
+            device.keys.remove(place)
+        })
+    }
+
+    /// Whether a device has the beginning of a key.
+    pub fn is_undecided(&mut self, target: Target) -> bool {
+        self.inputs(target).any(|input| input.is_undecided())
     }
 
     /// Registers `function` to be called for `key`. Returns the number of the registration, which is that of an earlier

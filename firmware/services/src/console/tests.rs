@@ -336,3 +336,19 @@ fn devices_with_keys_are_left_to_the_system_too() {
     consoles.leave();
     assert!(keyboard.0.lock().unwrap().left);
 }
+
+#[test]
+fn a_key_that_is_looked_for_is_taken_and_the_others_stay() {
+    let (mut consoles, wires) = terminals(2);
+    wires[1].type_keys(b"a\x1bOQb\x1b");
+    consoles.poll(Target::All, 0);
+    let is_f2 = |key: &KeyData| key.key.scan_code == keys::scan::F1 + 1;
+    assert!(consoles.take_key(Target::All, is_f2).is_some());
+    assert!(consoles.take_key(Target::All, is_f2).is_none());
+    assert!(consoles.is_undecided(Target::All), "Esc, or the beginning of another key");
+    consoles.poll(Target::All, keys::SEQUENCE_TIMEOUT);
+    assert!(!consoles.is_undecided(Target::All));
+    let left: Vec<u16> =
+        core::iter::from_fn(|| consoles.next_key(Target::All)).map(|key| key.key.unicode_char).collect();
+    assert_eq!(left, [u16::from(b'a'), u16::from(b'b'), 0]);
+}

@@ -146,6 +146,17 @@ pub trait FileSystem {
     fn flush(&mut self, file: FileId) -> Result<(), FileError>;
 }
 
+/// What a directory lists, of whichever file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirectoryEntry {
+    /// Name without path.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
 /// A file without a file system, as EFI_LOAD_FILE2_PROTOCOL hands it out.
 pub trait FileSource {
     /// Its size in bytes. Does not change.

@@ -17,6 +17,7 @@ mod support;
 
 mod acpi;
 mod block;
+mod boot_manager;
 mod child;
 mod collation;
 mod console;
@@ -90,4 +91,5 @@ const BOOT_TIME: &[(&str, &[harness::Test])] = &[
     ("pci", pci::TESTS),
     ("protection", protection::TESTS),
     ("variable", variable::TESTS),
+    ("boot_manager", boot_manager::TESTS),
 ];

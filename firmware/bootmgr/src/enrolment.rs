@@ -1,0 +1,309 @@
+//! Files with keys, and how they get into the signature databases (UEFI 2.10 §8.2.2, §32.4.1): all through SetVariable, which
+//! decides.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use services::Status;
+use uefi_raw::table::runtime::VariableAttributes;
+use uefi_raw::{Guid, guid};
+
+use crate::menu::System;
+use crate::status::status_text;
+use crate::variables::{GLOBAL, KEPT, OURS, SECURITY_DATABASE, Variables};
+
+/// `EFI_CERT_X509_GUID`.
+const X509: Guid = guid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
+/// `EFI_CERT_TYPE_PKCS7_GUID`.
+const PKCS7: Guid = guid!("4aafd29d-68df-49ee-8aa9-347d375665a7");
+/// Bytes of the time in front of a certificate.
+const TIME: usize = 16;
+/// `WIN_CERTIFICATE_UEFI_GUID` without its data, and what its fields have to be.
+const CERTIFICATE: usize = 24;
+const CERTIFICATE_REVISION: u16 = 0x0200;
+const CERTIFICATE_TYPE: u16 = 0x0EF1;
+/// Header of an `EFI_SIGNATURE_LIST`.
+const LIST: usize = 28;
+/// Owner of a signature, in front of it.
+const OWNER: usize = size_of::<Guid>();
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const PEM_END: &str = "-----END CERTIFICATE-----";
+
+/// A database that a person may want to change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names are the specification's")]
+pub enum Database {
+    PlatformKey,
+    KeyExchangeKeys,
+    Allowed,
+    Forbidden,
+}
+
+impl Database {
+    /// All of them, in the order in which they are filled: with a platform key the others are closed.
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Forbidden, Self::KeyExchangeKeys, Self::PlatformKey];
+
+    /// Name of the variable.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PlatformKey => "PK",
+            Self::KeyExchangeKeys => "KEK",
+            Self::Allowed => "db",
+            Self::Forbidden => "dbx",
+        }
+    }
+
+    /// What it is for.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::PlatformKey => "owner, ends setup mode",
+            Self::KeyExchangeKeys => "signs db and dbx",
+            Self::Allowed => "what may start",
+            Self::Forbidden => "what may not",
+        }
+    }
+
+    const fn vendor(self) -> Guid {
+        match self {
+            Self::PlatformKey | Self::KeyExchangeKeys => GLOBAL,
+            Self::Allowed | Self::Forbidden => SECURITY_DATABASE,
+        }
+    }
+}
+
+const AUTHENTICATED: VariableAttributes = KEPT.union(VariableAttributes::TIME_BASED_AUTHENTICATED_WRITE_ACCESS);
+
+/// What a file holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Keys {
+    /// An `EFI_VARIABLE_AUTHENTICATION_2` and what it is for: `.auth`.
+    Signed(Vec<u8>),
+    /// Signature lists: `.esl`, or made of a certificate.
+    Lists(Vec<u8>),
+}
+
+/// Adds what a file holds to a database (the platform key is replaced); returns what came of it.
+pub fn enrol(system: &mut dyn System, database: Database, file: &[u8]) -> String {
+    let keys = match read(file) {
+        Ok(keys) => keys,
+        Err(reason) => return reason.into(),
+    };
+    let append = AUTHENTICATED | VariableAttributes::APPEND_WRITE;
+    let written = match &keys {
+        // What was signed for appending only can be told by trying.
+        Keys::Signed(data) => write(system, database, AUTHENTICATED, data).or_else(|status| match status {
+            Status::SECURITY_VIOLATION => write(system, database, append, data),
+            other => Err(other),
+        }),
+        Keys::Lists(lists) => {
+            let attributes = if database == Database::PlatformKey { AUTHENTICATED } else { append };
+            let data = [unsigned(system.time()), lists.clone()].concat();
+            write(system, database, attributes, &data)
+        }
+    };
+    answer(system, database, written)
+}
+
+/// Empties a database; returns what came of it.
+pub fn clear(system: &mut dyn System, database: Database) -> String {
+    let data = unsigned(system.time());
+    let written = write(system, database, AUTHENTICATED, &data);
+    answer(system, database, written)
+}
+
+/// How many signatures a database has; `None` if it is missing.
+pub fn count(variables: &(impl Variables + ?Sized), database: Database) -> Option<Result<usize, &'static str>> {
+    let content = variables.get(&database.vendor(), database.name())?;
+    Some(signatures(&content).ok_or("is no list of signatures"))
+}
+
+fn write(
+    system: &mut dyn System,
+    database: Database,
+    attributes: VariableAttributes,
+    data: &[u8],
+) -> Result<(), Status> {
+    system.set(&database.vendor(), database.name(), attributes, data)
+}
+
+fn answer(system: &dyn System, database: Database, written: Result<(), Status>) -> String {
+    let name = database.name();
+    let Err(status) = written else {
+        let entries = count(system, database).and_then(Result::ok).unwrap_or(0);
+        return format!("{name}: written. It has {entries} {} now.", if entries == 1 { "entry" } else { "entries" });
+    };
+    let in_setup_mode = system.get(&GLOBAL, "SetupMode").is_some_and(|mode| mode == [1]);
+    let why = match status {
+        Status::SECURITY_VIOLATION | Status::ACCESS_DENIED if !in_setup_mode => " It has to be signed.",
+        _ => "",
+    };
+    format!("{name}: the firmware says: {}.{why}", status_text(status))
+}
+
+/// Finds out what a file holds.
+fn read(file: &[u8]) -> Result<Keys, &'static str> {
+    if is_signed(file) {
+        Ok(Keys::Signed(file.to_vec()))
+    } else if signatures(file).is_some_and(|count| count > 0) {
+        Ok(Keys::Lists(file.to_vec()))
+    } else if is_certificate(file) {
+        Ok(Keys::Lists(list_of(file)))
+    } else if let Some(certificate) = pem(file).filter(|certificate| is_certificate(certificate)) {
+        Ok(Keys::Lists(list_of(&certificate)))
+    } else {
+        Err("Not a signed update (.auth), signature list (.esl) or certificate (.cer, .pem).")
+    }
+}
+
+fn is_signed(file: &[u8]) -> bool {
+    let Some(certificate) = file.get(TIME..TIME + CERTIFICATE) else { return false };
+    let length = u32_at(certificate, 0).map_or(0, |length| length as usize);
+    let revision_and_type = [CERTIFICATE_REVISION.to_le_bytes(), CERTIFICATE_TYPE.to_le_bytes()].concat();
+    certificate[4..8] == revision_and_type
+        && certificate[8..] == PKCS7.to_bytes()
+        && (CERTIFICATE..=file.len() - TIME).contains(&length)
+}
+
+/// How many signatures whole lists have; `None` for anything else.
+fn signatures(mut lists: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while !lists.is_empty() {
+        let size = u32_at(lists, 16)? as usize;
+        let header = u32_at(lists, 20)? as usize;
+        let signature = u32_at(lists, 24)? as usize;
+        let content = size.checked_sub(LIST)?.checked_sub(header)?;
+        if signature <= OWNER || !content.is_multiple_of(signature) {
+            return None;
+        }
+        count += content / signature;
+        lists = lists.get(size..)?;
+    }
+    Some(count)
+}
+
+/// Whether it is one DER sequence of a certificate's size (ITU-T X.690 §8.1.3).
+fn is_certificate(file: &[u8]) -> bool {
+    let length = match file {
+        [0x30, 0x81, length, ..] => 3 + usize::from(*length),
+        [0x30, 0x82, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => return false,
+    };
+    length == file.len()
+}
+
+/// A signature list with one certificate.
+fn list_of(certificate: &[u8]) -> Vec<u8> {
+    // A certificate that was read is no longer than 64 KiB.
+    let size = (OWNER + certificate.len()) as u32;
+    let mut list = X509.to_bytes().to_vec();
+    for field in [LIST as u32 + size, 0, size] {
+        list.extend(field.to_le_bytes());
+    }
+    list.extend(OURS.to_bytes());
+    list.extend(certificate);
+    list
+}
+
+/// The `EFI_VARIABLE_AUTHENTICATION_2` of an update that nobody signed, as setup mode takes it.
+fn unsigned(mut time: [u8; TIME]) -> Vec<u8> {
+    // Only the time from year to second may be set (UEFI 2.10 §8.2.2).
+    time[7..].fill(0);
+    let mut header = time.to_vec();
+    header.extend((CERTIFICATE as u32).to_le_bytes());
+    header.extend(CERTIFICATE_REVISION.to_le_bytes());
+    header.extend(CERTIFICATE_TYPE.to_le_bytes());
+    header.extend(PKCS7.to_bytes());
+    header
+}
+
+/// The first certificate of a PEM file (RFC 7468).
+fn pem(file: &[u8]) -> Option<Vec<u8>> {
+    let text = core::str::from_utf8(file).ok()?;
+    let (_, rest) = text.split_once(PEM_BEGIN)?;
+    let (body, _) = rest.split_once(PEM_END)?;
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for character in body.bytes().filter(|character| !character.is_ascii_whitespace() && *character != b'=') {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let bytes = bytes.get(offset..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As long as a certificate that is told by its two bytes of length.
+    fn certificate() -> Vec<u8> {
+        let mut bytes = Vec::from([0x30, 0x82, 1, 4]);
+        bytes.extend((0..260_u16).map(|byte| byte as u8));
+        bytes
+    }
+
+    #[test]
+    fn a_certificate_becomes_a_list_of_one() {
+        let Ok(Keys::Lists(list)) = read(&certificate()) else { panic!() };
+        assert_eq!(signatures(&list), Some(1));
+        assert!(list.ends_with(&certificate()));
+        assert_eq!(read(&list), Ok(Keys::Lists(list.clone())));
+        assert_eq!(signatures(&[list.clone(), list].concat()), Some(2));
+    }
+
+    #[test]
+    fn pem_is_the_same_certificate() {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::from("subject=x\n-----BEGIN CERTIFICATE-----\n");
+        for (line, three) in certificate().chunks(3).enumerate() {
+            let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+            for place in 0..4 {
+                let letter = ALPHABET[(bits >> (18 - 6 * place) & 0x3F) as usize];
+                text.push(if place > three.len() { '=' } else { letter.into() });
+            }
+            text.push_str(if line % 16 == 15 { "\r\n" } else { "" });
+        }
+        text.push_str("\n-----END CERTIFICATE-----\n");
+        assert_eq!(read(text.as_bytes()), read(&certificate()));
+    }
+
+    #[test]
+    fn an_update_is_told_by_its_header() {
+        let mut file = unsigned([0xE6, 7, 11, 28, 7, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        assert_eq!(file[7..TIME], [0; 9]);
+        file.extend(list_of(&certificate()));
+        assert_eq!(read(&file), Ok(Keys::Signed(file.clone())));
+        file[TIME] = 0xFF;
+        file[TIME + 1] = 0xFF;
+        assert!(read(&file).is_err(), "the certificate is longer than the file");
+    }
+
+    #[test]
+    fn files_cut_anywhere_are_never_taken_for_keys() {
+        let update = [unsigned([0; TIME]), list_of(&certificate())].concat();
+        for whole in [certificate(), list_of(&certificate())] {
+            for length in 0..whole.len() {
+                assert!(read(&whole[..length]).is_err(), "{length}");
+            }
+        }
+        for length in 0..update.len() {
+            let _ = read(&update[..length]);
+        }
+    }
+}

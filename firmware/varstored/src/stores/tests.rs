@@ -1,0 +1,115 @@
+use std::fs;
+
+use super::*;
+use uefi_raw::Guid;
+use uefi_raw::table::runtime::VariableAttributes;
+use variables::Key;
+
+const NV: VariableAttributes = VariableAttributes::NON_VOLATILE;
+const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
+const NAME: [u16; 1] = [0x41];
+
+fn key() -> Key<'static> {
+    Key::new(Guid::ZERO, &NAME)
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("varstored-{name}-{}", std::process::id()));
+        fs::remove_dir_all(&path).ok();
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn stores(&self) -> Stores {
+        Stores::new(&self.0, None).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn what_was_set_is_there_for_the_next_daemon() {
+    let folder = Folder::new("next");
+    folder.stores().open("guest", true).unwrap().set(key(), NV | GLOBAL, b"kept").unwrap();
+    folder.stores().open("guest", true).unwrap().get(key()).map(|found| assert_eq!(found.data, b"kept")).unwrap();
+    let bytes = fs::read(folder.0.join("guest.fd")).unwrap();
+    assert_eq!(bytes.len() as u64, volume::VOLUME_SIZE);
+}
+
+#[test]
+fn volatile_variables_outlive_the_daemon_and_not_a_start() {
+    let folder = Folder::new("volatile");
+    folder.stores().open("guest", true).unwrap().set(key(), GLOBAL, b"now").unwrap();
+    let mut stores = folder.stores();
+    assert_eq!(stores.open("guest", false).unwrap().get(key()).unwrap().data, b"now");
+    stores.close("guest");
+    assert_eq!(stores.open("guest", false).unwrap().get(key()).unwrap().data, b"now");
+    assert!(stores.open("guest", true).unwrap().get(key()).is_err());
+}
+
+#[test]
+fn guests_do_not_see_each_other() {
+    let folder = Folder::new("others");
+    let mut stores = folder.stores();
+    stores.open("one", true).unwrap().set(key(), NV | GLOBAL, b"1").unwrap();
+    assert!(stores.open("other", true).unwrap().get(key()).is_err());
+}
+
+#[test]
+fn a_store_is_called_by_uuid_if_there_is_such_a_file_else_by_name() {
+    let folder = Folder::new("names");
+    let stores = folder.stores();
+    let name = |name: &str, uuid: &str| stores.name(name, uuid);
+    assert_eq!(name("web", "2a7c"), Some("web".into()));
+    assert_eq!(name("web--incoming", "2a7c"), Some("web".into()));
+    fs::write(folder.0.join("2a7c.fd"), "").unwrap();
+    assert_eq!(name("web", "2A7C"), Some("2a7c".into()));
+    for bad in ["", "../x", "a/b", ".hidden"] {
+        assert_eq!(name(bad, "../x"), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_store_is_named_and_left_alone() {
+    let folder = Folder::new("damaged");
+    let path = folder.0.join("guest.fd");
+    for (content, word) in
+        [(vec![7; 4096], "no variable store"), (vec![1; 10], "too short"), (vec![0xFF; 4096], "nothing")]
+    {
+        fs::write(&path, &content).unwrap();
+        let said = format!("{:#}", folder.stores().open("guest", true).unwrap_err());
+        assert!(said.contains("guest.fd") && said.contains(word) && said.contains(WAY_OUT), "{said}");
+        assert_eq!(fs::read(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_template_is_where_new_stores_come_from() {
+    let folder = Folder::new("template");
+    folder.stores().open("template", true).unwrap().set(key(), NV | GLOBAL, b"given").unwrap();
+    let template = folder.0.join("template.fd");
+    let mut stores = Stores::new(&folder.0, Some(&template)).unwrap();
+    assert_eq!(stores.open("guest", true).unwrap().get(key()).unwrap().data, b"given");
+    fs::write(&template, "no").unwrap();
+    assert!(Stores::new(&folder.0, Some(&template)).is_err());
+}
+
+#[test]
+fn a_store_is_closed_when_it_is_idle() {
+    let folder = Folder::new("idle");
+    let mut stores = folder.stores();
+    stores.open("guest", true).unwrap();
+    assert!(stores.close_idle());
+    for open in stores.open.values_mut() {
+        open.used = Instant::now().checked_sub(IDLE).unwrap();
+    }
+    assert!(!stores.close_idle());
+}

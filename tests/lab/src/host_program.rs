@@ -1,0 +1,24 @@
+//! Programs of ours for dom0, built when a scenario asks for one.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command;
+use crate::guest_program::{executable, workspace};
+
+/// The program `name` of a package, built from this checkout. dom0 has a newer C library than any machine that the lab
+/// runs on, and the libraries of Xen.
+///
+/// # Errors
+/// It does not compile.
+pub fn path(package: &str, name: &str) -> Result<PathBuf> {
+    let output = command::output(
+        Command::new("cargo")
+            .args(["build", "--quiet", "--locked", "--package", package, "--bin", name, "--message-format", "json"])
+            .current_dir(workspace()),
+    )
+    .with_context(|| format!("building {name}"))?;
+    output.lines().filter_map(executable).next_back().with_context(|| format!("cargo made no program {name}"))
+}

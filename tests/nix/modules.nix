@@ -1,0 +1,37 @@
+# NixOS modules as far as ours need them: options with defaults, mkIf, definitions merged by name. It does not know NixOS's
+# own options, so it cannot tell a misspelt one.
+{ lib, pkgs }:
+modules:
+let
+  call = module: if builtins.isFunction module then module { inherit config lib pkgs; } else module;
+  withImports = module: [ module ] ++ builtins.concatMap (import: withImports (call import)) (module.imports or [ ]);
+  all = builtins.concatMap (module: withImports (call module)) modules;
+
+  definition =
+    module:
+    module.config or (removeAttrs module [
+      "imports"
+      "options"
+    ]);
+  isAttributes = value: builtins.isAttrs value && !value ? type;
+  # What is inside a condition, each value with the condition.
+  pushed = value: if value ? _if then builtins.mapAttrs (_: lib.mkIf value._if) value._then else value;
+  holds = value: !(builtins.isAttrs value && value ? _if) || value._if && holds value._then;
+  plain = value: if builtins.isAttrs value && value ? _if then plain value._then else value;
+
+  merge =
+    values:
+    let
+      present = builtins.filter holds values;
+      # Whether anything is defined cannot be asked for the names of attributes: the answer may need them.
+      last = if present == [ ] then null else plain (builtins.elemAt present (builtins.length present - 1));
+    in
+    if builtins.any (value: !isAttributes (inner value)) values then last else mergeAttributes values;
+  inner = value: if builtins.isAttrs value && value ? _if then inner value._then else value;
+  mergeAttributes =
+    values: builtins.mapAttrs (_: merge) (builtins.zipAttrsWith (_: found: found) (map pushed values));
+
+  defaults = options: builtins.mapAttrs (_: option: if option ? _option then option.default else defaults option) options;
+  config = mergeAttributes (map (module: defaults (module.options or { })) all ++ map definition all);
+in
+config
