@@ -37,3 +37,4 @@ pub mod screen;
 pub mod session;
 pub mod step;
 pub mod uki;
+pub mod update;
