@@ -3,40 +3,13 @@
 //! `RELEASE` is the folder of a complete unsigned release of this tree, made by `ovmf-xen pin --out`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test reports by failing")]
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use tempfile::TempDir;
-
-/// What a source tree has beside its source.
-const NOT_SOURCE: [&str; 4] = [".git", "target", "out", "result"];
-
-fn copy(from: &Path, to: &Path, leave_out: &[&str]) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, name) = (entry.path(), entry.file_name());
-        if leave_out.iter().any(|other| *other == name) || path.is_symlink() {
-            continue;
-        }
-        if path.is_dir() {
-            copy(&path, &to.join(name), &[]);
-        } else {
-            fs::copy(&path, to.join(name)).unwrap();
-        }
-    }
-}
-
-fn released() -> PathBuf {
-    std::env::var_os("RELEASE").expect("RELEASE names the folder of a complete release").into()
-}
-
-/// A copy of this tree, in a place of its own.
-fn tree() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    copy(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap(), folder.path(), &NOT_SOURCE);
-    folder
-}
+use common::{copy, released, tree};
 
 /// Exit status and messages of `pin` on a tree with these images.
 fn pin(tree: &Path, images: &Path, more: &[&str]) -> (i32, String) {

@@ -1,5 +1,5 @@
-# What ovmf-xen's flake uses of nixpkgs. Archives and crates are fetched by their hashes as everywhere; compilers, tools
-# and Xen's headers are this machine's, found by derivations that run without a sandbox.
+# What ovmf-xen's flake uses of nixpkgs. Archives and crates are fetched by their hashes as everywhere; linker, shell tools,
+# libclang and Xen's headers are this machine's, from the folders that the sandbox lets in.
 let
   lib = import ./lib.nix;
   system = "x86_64-linux";

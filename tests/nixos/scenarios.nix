@@ -78,10 +78,14 @@ let
         kind:
         if kind == "changed" then
           contentReasons content.changed.from
+        else if kind == "vars" then
+          [ reasons.contents.vars ] ++ contentReasons content.vars.from
+        else if kind == "joined" then
+          contentReasons content.joined.code ++ contentReasons content.joined.vars
         else if kind == "iso" then
           builtins.concatMap contentReasons (builtins.attrValues content.iso)
         else
-          reasonsFor "content" (among known.contents) { } [ kind ]
+          reasonsFor "content" (among known.contents) reasons.contents [ kind ]
       ) (builtins.attrNames content);
 
   diskReasons =
