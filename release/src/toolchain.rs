@@ -3,6 +3,7 @@
 //! The data is `build-support/toolchain.toml`; [`examine`] holds an installed toolchain against it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,21 +74,33 @@ fn read_toml<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     toml::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// A command of the toolchain that the tree at `root` selects, with the environment that `build-support/build` gives it.
+/// Settings that `build-support/build` does not let through, by name and by the beginning of the name.
+const IGNORED: [&str; 4] = ["RUSTFLAGS", "RUSTC", "RUSTUP_TOOLCHAIN", "CARGO_INCREMENTAL"];
+const IGNORED_FAMILIES: [&str; 6] =
+    ["RUSTC_", "CARGO_ENCODED_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_UNSTABLE_"];
+
+/// A command of the toolchain that the tree at `root` selects, in the environment that `build-support/build` gives it.
 #[must_use]
 pub fn command(program: &str, root: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(root).env("LC_ALL", "C");
+    command.current_dir(root).env("LC_ALL", "C").env("PATH", search_path());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let chosen = ["RUSTFLAGS", "RUSTC", "RUSTUP_TOOLCHAIN", "CARGO_INCREMENTAL"];
-        let families =
-            ["RUSTC_", "CARGO_ENCODED_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_UNSTABLE_"];
-        if chosen.contains(&text.as_ref()) || families.iter().any(|family| text.starts_with(family)) {
+        if IGNORED.contains(&text.as_ref()) || IGNORED_FAMILIES.iter().any(|family| text.starts_with(family)) {
             command.env_remove(&name);
         }
     }
     command
+}
+
+/// Where rustup puts the toolchain's programs, before all else.
+fn search_path() -> OsString {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    let mut path = cargo_home.map_or_else(OsString::new, |home| home.join("bin").into_os_string());
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
 }
 
 /// What a command of the toolchain prints.

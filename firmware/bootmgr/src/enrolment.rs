@@ -9,7 +9,6 @@ use services::Status;
 use uefi_raw::table::runtime::VariableAttributes;
 use uefi_raw::{Guid, guid};
 
-use crate::menu::System;
 use crate::status::status_text;
 use crate::variables::{GLOBAL, KEPT, OURS, SECURITY_DATABASE, Variables};
 
@@ -83,8 +82,8 @@ enum Keys {
     Lists(Vec<u8>),
 }
 
-/// Adds what a file holds to a database (the platform key is replaced); returns what came of it.
-pub fn enrol(system: &mut dyn System, database: Database, file: &[u8]) -> String {
+/// Adds what a file holds to a database (the platform key is replaced) at this time (`EFI_TIME`); returns what came of it.
+pub fn enrol<V: Variables + ?Sized>(variables: &mut V, database: Database, file: &[u8], time: [u8; TIME]) -> String {
     let keys = match read(file) {
         Ok(keys) => keys,
         Err(reason) => return reason.into(),
@@ -92,24 +91,24 @@ pub fn enrol(system: &mut dyn System, database: Database, file: &[u8]) -> String
     let append = AUTHENTICATED | VariableAttributes::APPEND_WRITE;
     let written = match &keys {
         // What was signed for appending only can be told by trying.
-        Keys::Signed(data) => write(system, database, AUTHENTICATED, data).or_else(|status| match status {
-            Status::SECURITY_VIOLATION => write(system, database, append, data),
+        Keys::Signed(data) => write(variables, database, AUTHENTICATED, data).or_else(|status| match status {
+            Status::SECURITY_VIOLATION => write(variables, database, append, data),
             other => Err(other),
         }),
         Keys::Lists(lists) => {
             let attributes = if database == Database::PlatformKey { AUTHENTICATED } else { append };
-            let data = [unsigned(system.time()), lists.clone()].concat();
-            write(system, database, attributes, &data)
+            let data = [unsigned(time), lists.clone()].concat();
+            write(variables, database, attributes, &data)
         }
     };
-    answer(system, database, written)
+    answer(variables, database, written)
 }
 
 /// Empties a database; returns what came of it.
-pub fn clear(system: &mut dyn System, database: Database) -> String {
-    let data = unsigned(system.time());
-    let written = write(system, database, AUTHENTICATED, &data);
-    answer(system, database, written)
+pub fn clear<V: Variables + ?Sized>(variables: &mut V, database: Database, time: [u8; TIME]) -> String {
+    let data = unsigned(time);
+    let written = write(variables, database, AUTHENTICATED, &data);
+    answer(variables, database, written)
 }
 
 /// How many signatures a database has; `None` if it is missing.
@@ -118,22 +117,22 @@ pub fn count(variables: &(impl Variables + ?Sized), database: Database) -> Optio
     Some(signatures(&content).ok_or("is no list of signatures"))
 }
 
-fn write(
-    system: &mut dyn System,
+fn write<V: Variables + ?Sized>(
+    variables: &mut V,
     database: Database,
     attributes: VariableAttributes,
     data: &[u8],
 ) -> Result<(), Status> {
-    system.set(&database.vendor(), database.name(), attributes, data)
+    variables.set(&database.vendor(), database.name(), attributes, data)
 }
 
-fn answer(system: &dyn System, database: Database, written: Result<(), Status>) -> String {
+fn answer<V: Variables + ?Sized>(variables: &V, database: Database, written: Result<(), Status>) -> String {
     let name = database.name();
     let Err(status) = written else {
-        let entries = count(system, database).and_then(Result::ok).unwrap_or(0);
+        let entries = count(variables, database).and_then(Result::ok).unwrap_or(0);
         return format!("{name}: written. It has {entries} {} now.", if entries == 1 { "entry" } else { "entries" });
     };
-    let in_setup_mode = system.get(&GLOBAL, "SetupMode").is_some_and(|mode| mode == [1]);
+    let in_setup_mode = variables.get(&GLOBAL, "SetupMode").is_some_and(|mode| mode == [1]);
     let why = match status {
         Status::SECURITY_VIOLATION | Status::ACCESS_DENIED if !in_setup_mode => " It has to be signed.",
         _ => "",
@@ -265,6 +264,65 @@ mod tests {
         assert!(list.ends_with(&certificate()));
         assert_eq!(read(&list), Ok(Keys::Lists(list.clone())));
         assert_eq!(signatures(&[list.clone(), list].concat()), Some(2));
+    }
+
+    struct Memory(Vec<u8>);
+
+    impl ::variables::Backend for Memory {
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn bytes_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    /// The firmware's own variable services.
+    struct Real(::variables::Variables<Memory, Memory, ::variables::TimeBased>);
+
+    impl Real {
+        fn new() -> Self {
+            let store = || ::variables::Store::format(Memory(alloc::vec![0; 80_000]), 0).ok().unwrap();
+            let services = ::variables::Variables::new(
+                store(),
+                store(),
+                ::variables::TimeBased::new(),
+                ::variables::Limits::DEFAULT,
+            );
+            let mut real = Self(services);
+            let name: Vec<u16> = "SetupMode".encode_utf16().collect();
+            real.0.set_by_firmware(::variables::Key::new(GLOBAL, &name), crate::variables::VOLATILE, &[1]).unwrap();
+            real
+        }
+    }
+
+    impl Variables for Real {
+        fn get(&self, vendor: &Guid, name: &str) -> Option<Vec<u8>> {
+            let name: Vec<u16> = name.encode_utf16().collect();
+            self.0.get(::variables::Key::new(*vendor, &name)).ok().map(|variable| variable.data.to_vec())
+        }
+        fn set(&mut self, vendor: &Guid, name: &str, how: VariableAttributes, data: &[u8]) -> Result<(), Status> {
+            let name: Vec<u16> = name.encode_utf16().collect();
+            self.0.set(::variables::Key::new(*vendor, &name), how, data).map_err(|error| error.status())
+        }
+    }
+
+    #[test]
+    fn the_variable_services_take_unsigned_keys_in_setup_mode() {
+        let mut variables = Real::new();
+        let time = |second| [0xEA, 7, 11, 28, 7, 0, second, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let other = [&certificate()[..263], &[0xFF]].concat();
+        let mut enrol = |database, file: &[u8], second| enrol(&mut variables, database, file, time(second));
+        assert_eq!(enrol(Database::Allowed, &certificate(), 1), "db: written. It has 1 entry now.");
+        assert_eq!(enrol(Database::Allowed, &other, 1), "db: written. It has 2 entries now.");
+        assert_eq!(enrol(Database::Forbidden, &certificate(), 1), "dbx: written. It has 1 entry now.");
+        assert_eq!(enrol(Database::KeyExchangeKeys, &certificate(), 1), "KEK: written. It has 1 entry now.");
+        assert_eq!(clear(&mut variables, Database::Forbidden, time(2)), "dbx: written. It has 0 entries now.");
+        let mut enrol = |database, file: &[u8], second| super::enrol(&mut variables, database, file, time(second));
+        // The owner's certificate is looked into, and this one only begins like one.
+        let refused = "PK: the firmware says: invalid parameter.";
+        assert_eq!(enrol(Database::PlatformKey, &certificate(), 3), refused);
+        assert_eq!(count(&variables, Database::PlatformKey), None);
     }
 
     #[test]

@@ -174,6 +174,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "big numbers take minutes")]
     fn any_odd_modulus_and_any_signature_are_computed_with() {
         for size in [256, 257, 384, 385, 511, 512] {
             for filler in [0, 0x55, 0xff] {

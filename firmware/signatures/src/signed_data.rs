@@ -176,3 +176,85 @@ impl<'a> Certificates<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An element of DER; longer lengths than 65535 are not needed.
+    fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let value = parts.concat();
+        let length = (value.len() as u16).to_be_bytes();
+        let header = match length {
+            [0, low @ ..=0x7f] => vec![tag, low],
+            [0, low] => vec![tag, 0x81, low],
+            [high, low] => vec![tag, 0x82, high, low],
+        };
+        [header, value].concat()
+    }
+
+    fn identifier(name: &str) -> Vec<u8> {
+        element(6, &[ObjectIdentifier::new_unwrap(name).as_bytes()])
+    }
+
+    fn algorithm(name: &str) -> Vec<u8> {
+        element(0x30, &[&identifier(name), &[5, 0]])
+    }
+
+    fn signer() -> Vec<u8> {
+        let name = element(0x30, &[&element(0x30, &[]), &[2, 1, 1]]);
+        let (digest, rsa) = (algorithm("2.16.840.1.101.3.4.2.1"), algorithm("1.2.840.113549.1.1.1"));
+        element(0x30, &[&[2, 1, 1], &name, &digest, &rsa, &element(4, &[&[1; 256]])])
+    }
+
+    fn signed(certificates: &[u8], signers: &[Vec<u8>]) -> Vec<u8> {
+        let content = element(0x30, &[&identifier("1.2.840.113549.1.7.1")]);
+        let signers = element(0x31, &[&signers.concat()]);
+        element(0x30, &[&[2, 1, 1], &element(0x31, &[]), &content, &element(0xa0, &[certificates]), &signers])
+    }
+
+    #[test]
+    fn one_signer_and_a_bounded_number_of_certificates_are_read() {
+        let certificate = element(0x30, &[]);
+        for (certificates, signers, expected) in [
+            (0, 1, None),
+            (16, 1, None),
+            (17, 1, Some(Error::Excessive)),
+            (0, 0, Some(Error::Malformed)),
+            (0, 2, Some(Error::Excessive)),
+        ] {
+            let bare = signed(&certificate.repeat(certificates), &vec![signer(); signers]);
+            let whole = element(0x30, &[&identifier("1.2.840.113549.1.7.2"), &element(0xa0, &[&bare])]);
+            for der in [&bare, &whole] {
+                assert_eq!(SignedData::new(der).err(), expected, "{certificates} {signers}");
+            }
+            assert_eq!(SignedData::new(&[&whole[..], &[0]].concat()).err(), Some(Error::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_signer_without_a_certificate_is_told() {
+        let der = signed(&element(0x30, &[]), &[signer()]);
+        let signed = SignedData::new(&der).unwrap();
+        assert_eq!((signed.content_type(), signed.content(), signed.algorithm()), (DATA, None, Algorithm::Sha256));
+        assert_eq!(signed.verify(&|put| put(b"content")).err(), Some(Error::NoSigner));
+    }
+
+    #[test]
+    fn damaged_data_are_refused_without_a_panic() {
+        let good = signed(&element(0x30, &[&[0xff; 40]]), &[signer()]);
+        for end in 0..good.len() {
+            assert_eq!(SignedData::new(&good[..end]).err(), Some(Error::Malformed), "{end}");
+        }
+        let last = if cfg!(miri) { 40 } else { good.len() };
+        for at in 0..last {
+            for value in [0, 1, 0x30, 0x31, 0x80, 0x82, 0x84, 0x88, 0xa0, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                if let Ok(signed) = SignedData::new(&bad) {
+                    assert!(signed.verify(&|put| put(b"content")).is_err());
+                }
+            }
+        }
+    }
+}

@@ -9,7 +9,9 @@ use std::env;
 use std::fs;
 use std::process::Command;
 
+use signatures::Certificate;
 use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
+use variables::signature_list::SignatureLists;
 use variables::volume::{self, REGION_SIZE};
 use variables::{Key, Limits, NoVerifier, Store, Variables};
 
@@ -81,6 +83,32 @@ fn reclaiming_a_foreign_volume_loses_nothing() {
         let report = variables.non_volatile().report();
         assert_eq!(report.used + variables.non_volatile().available(), report.capacity, "{path}");
     }
+}
+
+#[test]
+#[ignore = "reads the files named in VARS_FILES"]
+fn a_foreign_volume_with_a_platform_key_is_in_user_mode() {
+    let mut with_keys = 0;
+    for (path, bytes) in files() {
+        let mut variables = open(bytes[..REGION_SIZE].to_vec());
+        variables.tell_secure_boot(false).expect("room");
+        let global = VariableVendor::GLOBAL_VARIABLE.0;
+        let get = |name: &str| {
+            let name: Vec<u16> = name.encode_utf16().collect();
+            variables.get(Key::new(global, &name)).ok().map(|variable| variable.data.to_vec())
+        };
+        assert_eq!(get("SetupMode"), Some(vec![u8::from(get("PK").is_none())]), "{path}");
+        for lists in [get("PK"), get("KEK")].into_iter().flatten() {
+            let lists = SignatureLists::new(&lists).expect("signature lists");
+            for certificate in lists.certificates() {
+                let certificate = Certificate::new(certificate).expect("a certificate");
+                println!("{path}: {}", String::from_utf8_lossy(certificate.common_name()));
+                certificate.key().expect("a key that is known");
+                with_keys += 1;
+            }
+        }
+    }
+    assert!(with_keys > 0, "none of the files has keys");
 }
 
 #[test]

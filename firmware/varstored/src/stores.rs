@@ -18,6 +18,8 @@ use crate::file::{self, Content, Durability, FileVolume};
 
 /// A store that nobody asked for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
+/// So many stores are open at a time, whatever guests do: a store takes most of a megabyte.
+const MOST_OPEN: usize = 16;
 /// Bytes of the volume for volatile variables: its store is as large as that in the firmware's own memory.
 const VOLATILE_SIZE: usize = 2 * (0x1_0000 + 2 * volume::BLOCK_SIZE);
 
@@ -77,12 +79,24 @@ impl Stores {
     pub fn open(&mut self, name: &str, starts: bool) -> Result<&mut GuestVariables> {
         if starts || !self.open.contains_key(name) {
             self.open.remove(name);
+            self.make_room();
             let open = Open { variables: self.load(name, starts)?, used: Instant::now() };
             self.open.insert(name.to_owned(), open);
         }
         let open = self.open.get_mut(name).context("a store that has just been opened")?;
         open.used = Instant::now();
         Ok(&mut open.variables)
+    }
+
+    /// Closes the store that was not used for longest, if there are many.
+    fn make_room(&mut self) {
+        if self.open.len() < MOST_OPEN {
+            return;
+        }
+        let oldest = self.open.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone());
+        if let Some(oldest) = oldest {
+            self.open.remove(&oldest);
+        }
     }
 
     /// Closes what was not used for a while; says whether something is still open.

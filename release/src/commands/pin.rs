@@ -60,8 +60,13 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         }
     };
     let Manifest { version, source, artifacts, .. } = &release.manifest;
-    println!("{}: ovmf-xen {version}, {} artifacts, unsigned", folder.display(), artifacts.len());
-    println!("source digest {} over {} files", source.sha256, source.files);
+    files::print(format!(
+        "{}: ovmf-xen {version}, {} artifacts, unsigned\nsource digest {} over {} files\n",
+        folder.display(),
+        artifacts.len(),
+        source.sha256,
+        source.files
+    ))?;
     Ok(Outcome::Success)
 }
 
@@ -124,7 +129,7 @@ fn check(source: &Path, images: &Path, images_asked_for: bool) -> Result<Outcome
         eprintln!("The source holds; there are no images in {} to compare: build-support/build", images.display());
         return Ok(Outcome::Unknown);
     }
-    println!("{} describes this tree and its images", folder.display());
+    files::print(format!("{} describes this tree and its images\n", folder.display()))?;
     Ok(Outcome::Success)
 }
 

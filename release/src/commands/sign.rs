@@ -62,7 +62,7 @@ fn write(folder: &Path, scheme: Scheme, sign: impl Fn(&str, &[u8]) -> Result<Str
         let content = fs::read(&content).with_context(|| content.display().to_string())?;
         let path = folder.join(scheme.file(file));
         files::replace(&path, sign(file, &content)?.as_bytes())?;
-        println!("{}: made", path.display());
+        files::print(format!("{}: made\n", path.display()))?;
     }
     Ok(())
 }

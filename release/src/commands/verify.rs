@@ -62,11 +62,10 @@ impl KeyArguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let report = verification::verify(&arguments.release, &arguments.keys.read()?, arguments.at_least.as_ref())?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&to_json(&report))?);
-    } else {
-        print(&report);
-    }
+    files::print(match arguments.json {
+        true => serde_json::to_string_pretty(&to_json(&report))? + "\n",
+        false => text(&report),
+    })?;
     Ok(match report.verdict() {
         Verdict::Good => Outcome::Success,
         Verdict::Bad => Outcome::Failure,
@@ -87,30 +86,22 @@ fn to_json(report: &Report) -> serde_json::Value {
     })
 }
 
-fn print(report: &Report) {
-    for problem in &report.problems {
-        eprintln!("{}", files::printable(&problem.to_string()));
-    }
-    for signature in &report.signatures {
-        println!("{}: signed by {}", signature.file, signature.by);
-    }
-    for file in &report.unchecked {
-        println!("{file}: not checked, no key for it was given");
-    }
-    let version = report.version.as_ref().map_or_else(|| "unknown".to_owned(), Version::to_string);
-    match report.verdict() {
-        Verdict::Good => println!("good: ovmf-xen {version}, {} files", report.files),
-        Verdict::Bad => eprintln!("refused"),
+/// The report for people: what is wrong, what is signed, and the verdict.
+fn text(report: &Report) -> String {
+    let mut lines: Vec<_> = report.problems.iter().map(|problem| files::printable(&problem.to_string())).collect();
+    lines.extend(report.signatures.iter().map(|signature| format!("{}: signed by {}", signature.file, signature.by)));
+    lines.extend(report.unchecked.iter().map(|file| format!("{file}: not checked, no key for it was given")));
+    let version = report.version.as_ref().map_or_else(|| "of unknown version".to_owned(), Version::to_string);
+    let files = report.files;
+    lines.push(match report.verdict() {
+        Verdict::Good => format!("good: ovmf-xen {version}, {files} files"),
+        Verdict::Bad => format!("refused: ovmf-xen {version}"),
         Verdict::Unsigned => {
-            println!(
-                "unsigned: ovmf-xen {version}, {} files agree with each other, and nobody vouches for them",
-                report.files
-            );
+            format!("unsigned: ovmf-xen {version}, {files} files agree with each other, and nobody vouches for them")
         }
-        Verdict::Unknown => {
-            println!(
-                "unknown: ovmf-xen {version} is signed; give the keys with --keys, --minisign-key or --allowed-signers"
-            );
-        }
-    }
+        Verdict::Unknown => format!(
+            "unknown: ovmf-xen {version} is signed; give the keys with --keys, --minisign-key or --allowed-signers"
+        ),
+    });
+    lines.join("\n") + "\n"
 }

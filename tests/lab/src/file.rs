@@ -2,7 +2,7 @@
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
 //! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
-//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`), or changes a source (`from` with
+//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`, `update`), or changes a source (`from` with
 //! `truncate` or `patch`; `vars`).
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::command;
 use crate::dom0_image::Dom0Image;
 use crate::programs::Programs;
+use crate::update::{self, Update};
 use crate::{debian_package, firmware, guest_program, installer, iso, uki};
 
 /// The test guests' init.
@@ -43,6 +44,8 @@ pub enum Made {
     Uki(String),
     /// A source with changes.
     Changed(Changed),
+    /// A signed update of an authenticated variable.
+    Update(Update),
     /// A firmware image of another layout.
     Image(firmware::Built),
     /// A firmware image of code and variables.
@@ -110,6 +113,7 @@ impl Sources {
             Content::Made(Made::Zeros(count)) => Ok(vec![0; *count]),
             Content::Made(Made::Uki(command_line)) => self.unified_kernel_image(command_line),
             Content::Made(Made::Changed(changed)) => self.changed(changed),
+            Content::Made(Made::Update(wanted)) => update::bytes(wanted, &self.scratch),
             Content::Made(Made::Image(built)) => built.bytes(self),
             Content::Made(Made::Joined(joined)) => joined.bytes(self),
             Content::Made(Made::Vars(vars)) => vars.bytes(self),

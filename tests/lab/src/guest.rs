@@ -319,8 +319,14 @@ impl Config {
                 lines.push(format!(r#"{name}="{folder}/{name}""#));
             }
         }
-        if let Some(command_line) = &self.command_line {
-            lines.push(format!("cmdline={command_line:?}"));
+        match &self.command_line {
+            // xl takes none for an HVM guest without a kernel; the firmware's words have another way.
+            Some(words) if self.kind == Kind::Hvm && self.kernel.is_none() => {
+                let words: Vec<String> = words.split_whitespace().map(|word| format!("oem={word}")).collect();
+                lines.push(format!("smbios={words:?}"));
+            }
+            Some(command_line) => lines.push(format!("cmdline={command_line:?}")),
+            None => {}
         }
         lines.push(format!("memory={}", self.memory));
         lines.push(format!("vcpus={}", self.vcpus));
@@ -517,6 +523,13 @@ mod tests {
             text.contains("bios_path_override=\"/var/lab/a/firmware\"")
                 && text.contains("kernel=\"/var/lab/a/kernel\"")
         );
+    }
+
+    #[test]
+    fn words_for_the_firmware_reach_an_hvm_guest_without_a_kernel() {
+        let command_line = Some("ovmf.menu ovmf.wait".to_owned());
+        let text = Config { kind: Kind::Hvm, kernel: None, command_line, ..config() }.text();
+        assert!(text.contains(r#"smbios=["oem=ovmf.menu", "oem=ovmf.wait"]"#) && !text.contains("cmdline="), "{text}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! One run starts QEMU once ([`machine`]), talks to dom0 through a small agent and a shared folder ([`dom0`]), makes
 //! the disks a scenario asks for ([`disk`], [`mod@file`]), creates the guest with the stock `xl create` ([`guest`]) and
-//! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them
-//! and [`report`] says how it went. [`bench`] measures. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
+//! follows its console ([`console`]). Scenarios are data ([`scenario`]), one boot claim each; [`runner`] plays them,
+//! [`fleet`] on several machines at once, and [`report`] says how it went. [`bench`] measures. What comes from Debian (hypervisor, dom0, kernel, EFI programs) is fetched by
 //! [`packages`], made ready by [`dom0_image`], [`initrd`] and [`programs`], and kept in a [`cache`].
 //! Where a dom0 is there already, [`here`] plays scenarios in it.
 
@@ -17,6 +17,7 @@ pub mod dom0;
 pub mod dom0_image;
 pub mod file;
 pub mod firmware;
+pub mod fleet;
 pub mod grub;
 pub mod guest;
 pub mod guest_program;
@@ -36,3 +37,4 @@ pub mod screen;
 pub mod session;
 pub mod step;
 pub mod uki;
+pub mod update;

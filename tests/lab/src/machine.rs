@@ -68,7 +68,7 @@ struct State {
 }
 
 /// How a machine is to be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
     /// Memory of the biggest guest, MiB.
     pub guest_memory: u64,
@@ -76,6 +76,8 @@ pub struct Wanted {
     pub has_tpm: bool,
     /// Whether it outlives this call of the lab.
     pub stays_up: bool,
+    /// 0, or of several at once another number each. Only number 0 can stay up.
+    pub number: usize,
 }
 
 impl Machine {
@@ -85,8 +87,8 @@ impl Machine {
     /// Another machine runs, QEMU is missing or too old, or dom0 does not come up.
     pub fn start(cache: &Cache, image: &Dom0Image, wanted: Wanted) -> Result<Self> {
         check_version()?;
-        let lock = lock(cache)?;
-        let folder = folder(cache);
+        let lock = lock(cache, wanted.number)?;
+        let folder = folder(cache, wanted.number);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -129,7 +131,7 @@ impl Machine {
     /// The machine that an earlier call of the lab left up, if there is one. It need not be ready yet.
     #[must_use]
     pub fn left_up(cache: &Cache) -> Option<Self> {
-        let folder = folder(cache);
+        let folder = folder(cache, 0);
         let state: State = serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()?;
         let machine = Self { folder, state, child: None };
         (machine.state.stays_up && machine.is_alive()).then_some(machine)
@@ -239,16 +241,20 @@ impl Drop for Machine {
     }
 }
 
-fn folder(cache: &Cache) -> PathBuf {
-    cache.path("lab")
+fn folder(cache: &Cache, number: usize) -> PathBuf {
+    if number == 0 { cache.path("lab") } else { cache.path(&format!("lab{number}")) }
 }
 
-fn lock(cache: &Cache) -> Result<File> {
-    let longest = folder(cache).join("shell.sock");
+fn lock(cache: &Cache, number: usize) -> Result<File> {
+    let longest = folder(cache, number).join("shell.sock");
     if longest.as_os_str().len() > SOCKET_PATH {
         bail!("{} is too long for a socket: set OVMF_XEN_CACHE to a shorter path", longest.display());
     }
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(cache.path("lab.lock"))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder(cache, number).with_extension("lock"))?;
     if lock.try_lock().is_err() {
         eprintln!("lab: waiting for another lab on this machine to end (`lab down` ends one that stays up)");
         lock.lock()?;

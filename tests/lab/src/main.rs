@@ -11,10 +11,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use lab::bench;
 use lab::cache::Cache;
+use lab::fleet;
 use lab::guest::{Config, DiskFile, Guest, Kind};
 use lab::here::Here;
 use lab::machine::{Machine, Wanted};
-use lab::report::{Outcome, Report, Verdict};
+use lab::report::Report;
 use lab::runner;
 use lab::scenario::{self, Scenario};
 use lab::screen::text::Font;
@@ -80,6 +81,9 @@ struct Run {
     /// Where logs and report.json go.
     #[arg(long, default_value_os_t = root().join("out/lab"))]
     output: PathBuf,
+    /// Machines at once, each of which needs 2 GiB more than the biggest guest. Emulated, one keeps a processor busy.
+    #[arg(long, default_value_t = 1)]
+    machines: usize,
     /// Starts no machine and uses no Debian package: this is a dom0, and what scenarios are made from is in this folder
     /// (tests/lab/src/here.rs says how).
     #[arg(long, value_name = "PARTS")]
@@ -236,7 +240,7 @@ fn run(arguments: &Run) -> Result<bool> {
     for scenario in plain {
         report.add(runner::play(scenario, &lab.sources, None, &arguments.output));
     }
-    run_guests(&lab, &guests, &arguments.output, &mut report)?;
+    fleet::play(&lab, &guests, arguments.machines, &arguments.output, &mut report)?;
     report.finish(&arguments.output)?;
     Ok(report.failed == 0)
 }
@@ -253,40 +257,13 @@ fn run_here(parts: &Path, arguments: &Run) -> Result<bool> {
     Ok(report.failed == 0)
 }
 
-fn run_guests(lab: &Lab, scenarios: &[&Scenario], output: &Path, report: &mut Report) -> Result<()> {
-    let Some(memory) = scenarios.iter().map(|scenario| scenario.memory).max() else { return Ok(()) };
-    let mut remaining = scenarios.iter();
-    // A machine that died is replaced once, so that one crash of QEMU does not hide what the other scenarios show.
-    for _ in 0..2 {
-        if remaining.len() == 0 {
-            break;
-        }
-        let has_tpm = scenarios.iter().any(|scenario| scenario.tpm);
-        let (dom0, _lock) = lab.connect(lab.machine(memory, has_tpm)?)?;
-        for scenario in remaining.by_ref() {
-            let outcome = runner::play(scenario, &lab.sources, Some(&dom0), output);
-            report.add(outcome);
-            if dom0.check().is_err() {
-                break;
-            }
-        }
-        fs::copy(dom0.hypervisor_log(), output.join("serial.log")).ok();
-    }
-    for scenario in remaining {
-        let verdict = Verdict::LabFailed("not run: the machine died twice".to_owned());
-        let logs = output.join(&scenario.name);
-        report.add(Outcome { name: scenario.name.clone(), verdict, retries: 0, seconds: 0.0, logs });
-    }
-    Ok(())
-}
-
 fn up(arguments: &Up) -> Result<bool> {
     let lab = Lab::open(default_firmware_folder())?;
     if let Some(machine) = Machine::left_up(&lab.cache) {
         eprintln!("lab: already up, with {} MiB for guests", machine.guest_memory());
         return Ok(true);
     }
-    lab.start(Wanted { guest_memory: arguments.memory, has_tpm: arguments.tpm, stays_up: true })?;
+    lab.start(Wanted { guest_memory: arguments.memory, has_tpm: arguments.tpm, stays_up: true, number: 0 })?;
     Ok(true)
 }
 
@@ -306,7 +283,8 @@ fn try_guest(arguments: &Try) -> Result<bool> {
     let mut sends = sends.into_iter();
     let presses = arguments.press.iter().map(|press| parse_send(press)).collect::<Result<Vec<_>>>()?;
     let mut presses = presses.into_iter();
-    let (dom0, _lock) = lab.connect(lab.machine(config.memory, config.tpm)?)?;
+    let (dom0, _lock) =
+        lab.connect(lab.machine(Wanted { guest_memory: config.memory, has_tpm: config.tpm, ..Wanted::default() })?)?;
     let mut guest = Guest::create(&dom0, config)?.map_err(anyhow::Error::msg)?;
     let started = Instant::now();
     let mut next = sends.next();
@@ -533,7 +511,7 @@ fn measure(arguments: &Bench) -> Result<bool> {
         command_line: arguments.cmdline.clone(),
         output: arguments.output.clone(),
     };
-    let (dom0, _lock) = lab.connect(lab.machine(arguments.memory, false)?)?;
+    let (dom0, _lock) = lab.connect(lab.machine(Wanted { guest_memory: arguments.memory, ..Wanted::default() })?)?;
     let mut samples = bench::run(&lab, &dom0, &plan)?;
     if let Some(seconds) = arguments.build_seconds {
         samples.put("build.clean", "s", seconds);

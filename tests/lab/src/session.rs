@@ -43,12 +43,14 @@ impl Lab {
         Ok(Self { cache, sources: Sources { image, programs, guest_programs: None, firmware, scratch } })
     }
 
-    /// The machine that is up, if it has room for a guest of `guest_memory` MiB and a TPM where one is needed; else a new one.
+    /// The machine that is up, if it has room for the guests and a TPM where one is needed; else a new one. A machine that is
+    /// up is only ever taken for number 0.
     ///
     /// # Errors
     /// As [`Machine::start`]; or the machine that is up is too small or has no TPM.
-    pub fn machine(&self, guest_memory: u64, has_tpm: bool) -> Result<Machine> {
-        match Machine::running(&self.cache) {
+    pub fn machine(&self, wanted: Wanted) -> Result<Machine> {
+        let Wanted { guest_memory, has_tpm, .. } = wanted;
+        match Machine::running(&self.cache).filter(|_| wanted.number == 0) {
             Some(machine) if has_tpm && !machine.has_tpm() => {
                 bail!("the machine that is up has no TPM: `lab down`, or `lab up --tpm`")
             }
@@ -57,7 +59,7 @@ impl Lab {
                 "the machine that is up has {} MiB for guests, {guest_memory} are needed: `lab down`, or `lab up --memory`",
                 machine.guest_memory()
             ),
-            None => self.start(Wanted { guest_memory, has_tpm, stays_up: false }),
+            None => self.start(wanted),
         }
     }
 

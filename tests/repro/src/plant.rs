@@ -35,7 +35,7 @@ const SCRIPT: Change = (
     "fn main() {\n    println!(\"cargo:rustc-env=PLANTED={}\", FINDS);\n    println!(\"cargo:rerun-if-changed=/nonexistent\");\n",
 );
 const USE: Change = (
-    "firmware/entry/src/boot.rs",
+    "firmware/entry/src/tpm.rs",
     r#"concat!("ovmf-xen ", env!("CARGO_PKG_VERSION"))"#,
     r#"concat!("ovmf-xen ", env!("CARGO_PKG_VERSION"), " ", env!("PLANTED"))"#,
 );

@@ -41,13 +41,7 @@ impl Display for Screen {
     }
 
     fn write(&mut self, column: usize, row: usize, style: Style, text: &str) {
-        // Behind the last character of the last row the screen would scroll.
-        let (columns, rows) = self.size;
-        let fits = if row + 1 == rows { (columns - column).saturating_sub(1) } else { usize::MAX };
-        match text.char_indices().nth(fits) {
-            Some((end, _)) => api::print_at(column, row, style.0.into(), &text[..end]),
-            None => api::print_at(column, row, style.0.into(), text),
-        }
+        api::print_at(column, row, style.0.into(), text);
     }
 }
 

@@ -99,7 +99,10 @@ impl Browser {
         match self.purpose {
             Purpose::Start => Next::Leave(Choice::File { volume: volume.clone(), path }),
             Purpose::Enrol(database) => Next::Say(match system.read(volume, &path) {
-                Ok(file) => enrolment::enrol(system, database, &file),
+                Ok(file) => {
+                    let time = system.time();
+                    enrolment::enrol(system, database, &file, time)
+                }
                 Err(reason) => format!("{name}: {reason}"),
             }),
         }

@@ -86,7 +86,9 @@ impl Frame {
                 row if row == across => ('\u{251C}', '\u{2500}', '\u{2524}'),
                 _ => ('\u{2502}', ' ', '\u{2502}'),
             };
-            self.fill(1, row, right.saturating_sub(1), style, line);
+            if line != ' ' {
+                self.fill(1, row, right.saturating_sub(1), style, line);
+            }
             self.set(0, row, left_end, style);
             self.set(right, row, right_end, style);
         }
@@ -110,12 +112,10 @@ impl Frame {
                     column += 1;
                     continue;
                 }
-                let style = new[column].style;
-                let changed = new[column..].iter().zip(&old[column..]);
-                let run = changed.take_while(|(new, old)| new != old && new.style == style);
-                let text: String = run.map(|(new, _)| new.character).collect();
-                display.write(column, row, style, &text);
-                column += text.chars().count();
+                let length = run(&new[column..], &old[column..]);
+                let text: String = new[column..column + length].iter().map(|cell| cell.character).collect();
+                display.write(column, row, new[column].style, &text);
+                column += length;
             }
         }
     }
@@ -126,6 +126,22 @@ impl Frame {
         let cells = &self.cells[row * self.columns..][..self.columns];
         cells.iter().map(|cell| cell.character).collect()
     }
+}
+
+/// How many cells from here on are written at once: up to the last one of this style that differs. A few that do not differ cost
+/// less than moving the cursor over them.
+fn run(new: &[Cell], old: &[Cell]) -> usize {
+    const WORTHWHILE: usize = 8;
+    let mut length = 1;
+    for (place, (cell, before)) in new.iter().zip(old).enumerate() {
+        if cell.style != new[0].style || place >= length + WORTHWHILE {
+            break;
+        }
+        if cell != before {
+            length = place + 1;
+        }
+    }
+    length
 }
 
 /// What stands for a character: itself, if every display gives it one column.
@@ -162,10 +178,11 @@ mod tests {
         let mut after = before.clone();
         after.text(2, 1, 10, Style::NORMAL, "abc");
         after.text(3, 1, 1, Style::STRONG, "b");
-        after.text(9, 2, 9, Style::NORMAL, "z");
+        after.text(1, 2, 9, Style::NORMAL, "x y");
+        after.text(9, 2, 9, Style::STRONG, "z");
         let mut log = Log(Vec::new());
         after.show(&before, &mut log);
-        let written = [(2, 1, 7, "a"), (3, 1, 15, "b"), (4, 1, 7, "c"), (9, 2, 7, "z")];
+        let written = [(2, 1, 7, "a"), (3, 1, 15, "b"), (4, 1, 7, "c"), (1, 2, 7, "x y"), (9, 2, 15, "z")];
         assert_eq!(log.0, written.map(|(column, row, style, text)| (column, row, style, text.to_string())));
         log.0.clear();
         after.show(&after, &mut log);

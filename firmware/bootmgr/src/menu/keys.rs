@@ -57,7 +57,8 @@ impl Page for KeyPage {
     fn press(&mut self, key: Key, page: usize, system: &mut dyn System) -> Next {
         if let Some(question) = self.asked.take() {
             let yes = Question::<Database>::is_yes(key);
-            return if yes { Next::Say(enrolment::clear(system, question.about)) } else { Next::Stay };
+            let time = system.time();
+            return if yes { Next::Say(enrolment::clear(system, question.about, time)) } else { Next::Stay };
         }
         match key {
             Key::Escape | Key::Backspace | Key::Left | Key::Character('q') => return Next::Close,

@@ -34,8 +34,9 @@ pub mod text;
 
 use frame::{Display, Frame, Style};
 
-/// Most columns and rows that are used: what every display has, and a row less than UEFI's 25, for terminals of 24.
-const MOST: (usize, usize) = (80, 24);
+/// Most columns and rows that are used: less than the 80 and 25 that every display has. Behind the last column a terminal goes to
+/// the next line, and terminals of 24 rows scroll then.
+const MOST: (usize, usize) = (79, 24);
 /// Rows that a page has not for itself: a border above, four rows below.
 const FURNITURE: usize = 5;
 
@@ -146,7 +147,7 @@ pub fn run(
     let mut message = message.unwrap_or_default();
     let name = system.name();
     let size = display.size();
-    let (columns, rows) = (size.0.min(MOST.0), size.1.min(MOST.1));
+    let (columns, rows) = (size.0.saturating_sub(1).min(MOST.0), size.1.min(MOST.1));
     let blank = Frame::new(columns, rows);
     let mut shown = blank.clone();
     display.clear();

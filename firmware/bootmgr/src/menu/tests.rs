@@ -105,6 +105,7 @@ impl Display for Screen {
         self.cells.iter_mut().for_each(|row| row.fill(' '));
     }
     fn write(&mut self, column: usize, row: usize, _style: Style, text: &str) {
+        assert!(column + text.chars().count() < self.cells[row].len(), "nothing stands in the last column");
         self.written += text.chars().count();
         text.chars().enumerate().for_each(|(place, character)| self.cells[row][column + place] = character);
     }
@@ -170,7 +171,7 @@ fn the_first_page_shows_entries_and_what_else_there_is() {
     assert!(shown.contains("UEFI Shell") && shown.contains("Power off") && !shown.contains("hidden"));
     assert_eq!(lines.len(), 25);
     assert_eq!(lines[24], "", "a terminal of 24 rows shows all of it");
-    assert!(lines.iter().all(|line| line.chars().count() <= 80));
+    assert!(lines.iter().all(|line| line.chars().count() <= 79));
 }
 
 #[test]

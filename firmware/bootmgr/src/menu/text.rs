@@ -8,7 +8,7 @@ use super::frame::{Frame, Style};
 use super::{Key, Next, Page, System};
 
 /// Width that lines are broken at.
-const WIDTH: usize = 76;
+const WIDTH: usize = 75;
 /// Where values begin.
 const VALUES: usize = 20;
 

@@ -113,3 +113,30 @@ fn a_store_is_closed_when_it_is_idle() {
     }
     assert!(!stores.close_idle());
 }
+
+#[test]
+fn a_hundred_guests_take_little_memory() {
+    let folder = Folder::new("hundred");
+    let mut stores = folder.stores();
+    let before = resident();
+    for number in 0..100 {
+        let variables = stores.open(&format!("guest{number}"), true).unwrap();
+        variables.set(key(), NV | GLOBAL, &[7; 1000]).unwrap();
+    }
+    assert_eq!(stores.open.len(), MOST_OPEN);
+    for number in 0..100 {
+        let found = stores.open(&format!("guest{number}"), false).unwrap().get(key()).unwrap();
+        assert_eq!(found.data, [7; 1000]);
+    }
+    stores.open.clear();
+    let grown = resident() - before;
+    println!("100 guests: {grown} KiB more");
+    assert!(grown < 20_000, "{grown} KiB");
+}
+
+/// KiB of this process in memory.
+fn resident() -> i64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

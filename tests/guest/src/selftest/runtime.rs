@@ -52,6 +52,7 @@ pub const VIRTUAL: &[Test] = tests![
     pointers_are_converted_in_the_notification_only,
     the_map_is_set_once,
     a_hundred_variables_fit,
+    a_flood_is_stopped_and_leaves_what_is_there,
 ];
 
 static SERVICES: AtomicPtr<RuntimeServices> = AtomicPtr::new(null_mut());
@@ -253,5 +254,27 @@ fn a_hundred_variables_fit() -> Outcome {
     for index in 0..100 {
         want!(SUCCESS, delete(&name(index)));
     }
+    Ok(())
+}
+
+fn a_flood_is_stopped_and_leaves_what_is_there() -> Outcome {
+    let before = names()?;
+    let (all, free, _) = limits(NVRT).map_err(|status| alloc::format!("{status:?}"))?;
+    let data = alloc::vec![0x55u8; 16 * 1024];
+    let name = |index: u64| alloc::format!("f{index}");
+    let mut count = 0;
+    let status = loop {
+        match set(&name(count), NVRT, &data) {
+            Status::SUCCESS if count < all / data.len() as u64 => count += 1,
+            status => break status,
+        }
+    };
+    want!(OUT_OF_RESOURCES, status);
+    check!(count >= free / (data.len() as u64 + 100), "{count} of {free} bytes");
+    for index in 0..count {
+        want!(SUCCESS, delete(&name(index)));
+    }
+    same!(names()?, before);
+    same!(limits(NVRT).map(|(_, free, _)| free), Ok(free));
     Ok(())
 }

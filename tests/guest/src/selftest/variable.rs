@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ptr::{null, null_mut};
 
-use uefi_raw::table::runtime::VariableAttributes;
+use uefi_raw::table::runtime::{VariableAttributes, VariableVendor};
 use uefi_raw::{Guid, Status};
 
 use crate::harness::{Outcome, Test};
@@ -20,6 +20,8 @@ pub const TESTS: &[Test] = tests![
     a_variable_is_deleted,
     wrong_arguments_of_get_variable_are_refused,
     wrong_arguments_of_set_variable_are_refused,
+    writes_without_the_signature_they_claim_are_refused,
+    the_state_of_secure_boot_cannot_be_written,
     attributes_of_a_variable_do_not_change,
     each_variable_is_listed_once,
     wrong_arguments_of_get_next_variable_name_are_refused,
@@ -172,6 +174,29 @@ fn wrong_arguments_of_set_variable_are_refused() -> Outcome {
     let unknown = set("wrong", VariableAttributes::from_bits_retain(0x8000_0000) | NVRT, b"1");
     check!(unknown.is_error(), "{unknown:?}");
     same!(get("wrong"), Err(Status::NOT_FOUND));
+    Ok(())
+}
+
+fn writes_without_the_signature_they_claim_are_refused() -> Outcome {
+    let timed = NVRT | VariableAttributes::TIME_BASED_AUTHENTICATED_WRITE_ACCESS;
+    for data in [&b""[..], b"1", &[0; 40], &[0xff; 400]] {
+        want!(SECURITY_VIOLATION, set("unsigned", timed, data));
+        want!(SECURITY_VIOLATION, set("unsigned", timed | APPEND, data));
+    }
+    want!(UNSUPPORTED, set("unsigned", NVRT | VariableAttributes::ENHANCED_AUTHENTICATED_ACCESS, b"1"));
+    same!(get("unsigned"), Err(Status::NOT_FOUND));
+    Ok(())
+}
+
+/// Nobody has enrolled a platform key in the guest of these tests.
+fn the_state_of_secure_boot_cannot_be_written() -> Outcome {
+    let global = &VariableVendor::GLOBAL_VARIABLE.0;
+    for (name, value) in [("SetupMode", 1), ("SecureBoot", 0), ("AuditMode", 0), ("DeployedMode", 0), ("VendorKeys", 0)]
+    {
+        same!((name, get_of(global, name)), (name, Ok((alloc::vec![value], RT))));
+        want!(WRITE_PROTECTED, rs!(set_variable(wide(name).as_ptr(), global, RT, 1, b"\x01".as_ptr())));
+        want!(WRITE_PROTECTED, rs!(set_variable(wide(name).as_ptr(), global, VariableAttributes::empty(), 0, null())));
+    }
     Ok(())
 }
 
