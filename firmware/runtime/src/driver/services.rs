@@ -9,6 +9,7 @@ use super::daemon::Pages;
 use super::state::{InMemory, Region};
 
 /// Who keeps the variables.
+#[expect(clippy::large_enum_variant, reason = "there is one, in a static, and no heap for a part of it")]
 pub enum Services {
     /// This driver, until the domain ends.
     Memory(InMemory),
