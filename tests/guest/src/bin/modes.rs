@@ -65,7 +65,8 @@ fn show(graphics: *mut GraphicsOutputProtocol, number: u32, width: usize, height
             let (x, y) = (quarter % 2 * half_width, quarter / 2 * half_height);
             let fill = GraphicsOutputBltOperation::BLT_VIDEO_FILL;
             let mut colour = *colour;
-            if ((*graphics).blt)(graphics, &mut colour, fill, 0, 0, x, y, half_width, half_height, 0) != Status::SUCCESS {
+            if ((*graphics).blt)(graphics, &mut colour, fill, 0, 0, x, y, half_width, half_height, 0) != Status::SUCCESS
+            {
                 return Err("Blt, fill");
             }
             let mut read = pixel(1, 2, 3);
