@@ -72,10 +72,15 @@ fn package(file: &str) -> Option<&str> {
     file.find("/src/").map(|at| &file[..at])
 }
 
-/// Files that the script's text names.
+/// The script, and the files that it names outside its help.
 fn named_by_the_build(root: &Path) -> Vec<String> {
     let script = "build-support/build";
     let text = fs::read_to_string(root.join(script)).unwrap();
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_./".contains(c));
-    words.filter(|word| word.starts_with("build-support/") && root.join(word).is_file()).map(str::to_owned).collect()
+    let (before, rest) = text.split_once("<<'TEXT'").unwrap();
+    let (_help, after) = rest.split_once("\nTEXT\n").unwrap();
+    let words = [before, after]
+        .into_iter()
+        .flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && !"-_./".contains(c)));
+    let files = words.filter_map(|word| word.find("build-support/").map(|at| &word[at..]));
+    files.filter(|file| root.join(file).is_file()).chain([script]).map(str::to_owned).collect()
 }
