@@ -9,6 +9,7 @@ use super::daemon::Pages;
 use super::state::{InMemory, Region};
 
 /// Who keeps the variables.
+#[expect(clippy::large_enum_variant, reason = "there is one, in a static")]
 pub enum Services {
     /// This driver, until the domain ends.
     Memory(InMemory),
