@@ -18,7 +18,7 @@ use crate::manifest::{self, Artifact, Manifest};
 use crate::release_set::{Ingredients, ReleaseSet, SUMS};
 use crate::signature::{Keys, Scheme};
 use crate::symbols::Symbols;
-use crate::{sources, toolchain};
+use crate::{files, sources, toolchain};
 
 /// What is to be audited, and how.
 pub struct Audit<'a> {
@@ -103,7 +103,7 @@ impl Findings {
 impl Audit<'_> {
     /// Goes through the steps and says so. An error means that there is no manifest to speak of.
     pub fn run(&self) -> Result<Findings> {
-        let text = fs::read(self.manifest)
+        let text = files::read(self.manifest)
             .with_context(|| format!("{}: --manifest names another", self.manifest.display()))?;
         let manifest = Manifest::parse(&text).with_context(|| self.manifest.display().to_string())?;
         let mut checks = Vec::new();
@@ -133,10 +133,10 @@ impl Audit<'_> {
     /// A manifest without signatures can be audited as well as another; a signature that does not hold is a mismatch.
     fn signatures(&self, text: &[u8]) -> Check {
         let mut check = Check { name: "signatures".into(), answer: Answer::Yes, details: Vec::new() };
-        for (file, content) in [(manifest::FILE, Some(text.to_vec())), (SUMS, fs::read(self.beside(SUMS)).ok())] {
+        for (file, content) in [(manifest::FILE, Some(text.to_vec())), (SUMS, files::read(&self.beside(SUMS)).ok())] {
             for scheme in Scheme::ALL {
                 let name = scheme.file(file);
-                let (Ok(signature), Some(content)) = (fs::read(self.beside(&name)), &content) else { continue };
+                let (Ok(signature), Some(content)) = (files::read(&self.beside(&name)), &content) else { continue };
                 if !self.keys.has(scheme) {
                     check.details.push(format!("{name}: not checked, no {} key was given", scheme.key_kind()));
                     continue;
@@ -233,7 +233,7 @@ impl Audit<'_> {
             }
         }
         // The published file says more than its hash, if it is at hand and is what the manifest names.
-        let published = fs::read(self.beside(name)).ok().filter(|bytes| sha256(bytes) == claimed.digests.sha256);
+        let published = files::read(&self.beside(name)).ok().filter(|bytes| sha256(bytes) == claimed.digests.sha256);
         if let Some(published) = published {
             check.details.extend(self.explain(bytes, &published));
         }

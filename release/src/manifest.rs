@@ -1,6 +1,7 @@
 //! `manifest.json`: what a release is, in numbers. Its schema is `release/manifest.schema.json`.
 
 use std::collections::BTreeSet;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -168,6 +169,8 @@ impl Manifest {
         require(is_hex(&self.nixpkgs.rev, 20), "nixpkgs.rev", "is no commit")?;
         let Toolchain { archives, files, programs, .. } = &self.toolchain;
         for (name, hash) in archives.iter().chain(files).chain(programs) {
+            let below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            require(below, &format!("toolchain, {name}"), "is no file below a folder")?;
             require(is_hex(hash, 32), &format!("toolchain, {name}"), "is no SHA-256")?;
         }
         for one in &self.dependencies {
@@ -245,6 +248,8 @@ mod tests {
             ("twice", refusal(|manifest| manifest.artifacts[0].name = "OVMF.fd".into())),
             ("source", refusal(|manifest| manifest.source.sha256 = "00".repeat(32))),
             ("schema 2", refusal(|manifest| manifest.schema = 2)),
+            ("/dev/zero", refusal(|manifest| _ = manifest.toolchain.files.insert("/dev/zero".into(), "00".repeat(32)))),
+            ("../x", refusal(|manifest| _ = manifest.toolchain.programs.insert("../x".into(), "00".repeat(32)))),
             ("nixpkgs.rev", refusal(|manifest| manifest.nixpkgs.rev = "main".into())),
         ] {
             assert!(said.contains(field), "{field:?} is not in {said:?}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use ssh_key::{HashAlg, PrivateKey};
 
 use crate::audit::{Answer, Findings, Verdict};
-use crate::{in_toto, manifest};
+use crate::{files, in_toto, manifest};
 
 /// Type of the statement's predicate: in-toto's result of tests.
 pub const PREDICATE: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -26,7 +26,7 @@ pub fn text(findings: &Findings) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{answer:8} {}", check.name);
         for detail in &check.details {
-            let _ = writeln!(text, "         {detail}");
+            let _ = writeln!(text, "         {}", files::printable(detail));
         }
     }
     let verdict = match findings.verdict {

@@ -1,4 +1,4 @@
 # Bash in a build of nixpkgs is compiled without completion.
-for name in compgen complete compopt; do
-    eval "$name() { echo \"\$0: $name: command not found\" >&2; return 127; }"
-done
+compgen() { echo "$0: compgen: command not found" >&2; return 127; }
+complete() { echo "$0: complete: command not found" >&2; return 127; }
+compopt() { echo "$0: compopt: command not found" >&2; return 127; }

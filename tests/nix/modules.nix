@@ -19,19 +19,34 @@ let
   holds = value: !(builtins.isAttrs value && value ? _if) || value._if && holds value._then;
   plain = value: if builtins.isAttrs value && value ? _if then plain value._then else value;
 
+  isDefault = value: builtins.isAttrs value && value ? _default;
+
   merge =
     values:
     let
-      present = builtins.filter holds values;
-      # Whether anything is defined cannot be asked for the names of attributes: the answer may need them.
-      last = if present == [ ] then null else plain (builtins.elemAt present (builtins.length present - 1));
+      defined = builtins.filter (value: !isDefault value) values;
+      present = builtins.filter holds defined;
+      fallback = builtins.filter isDefault values;
     in
-    if builtins.any (value: !isAttributes (inner value)) values then last else mergeAttributes values;
+    if builtins.all (value: isAttributes (inner value)) defined && defined != [ ] then
+      mergeAttributes defined
+    else if present != [ ] then
+      plain (builtins.elemAt present (builtins.length present - 1))
+    else if fallback != [ ] then
+      (builtins.head fallback)._default
+    else
+      # Whether anything is defined cannot be asked for the names of attributes: the answer may need them.
+      null;
   inner = value: if builtins.isAttrs value && value ? _if then inner value._then else value;
   mergeAttributes =
     values: builtins.mapAttrs (_: merge) (builtins.zipAttrsWith (_: found: found) (map pushed values));
 
-  defaults = options: builtins.mapAttrs (_: option: if option ? _option then option.default else defaults option) options;
+  # A default is looked at when nothing else is defined.
+  defaults =
+    options:
+    builtins.mapAttrs (
+      _: option: if option ? _option then { _default = option.default; } else defaults option
+    ) options;
   config = mergeAttributes (map (module: defaults (module.options or { })) all ++ map definition all);
 in
 config

@@ -195,10 +195,12 @@ let
     linuxPackages.kernel = nothing "linux";
     binutils = nothing "binutils";
     dosfstools = nothing "dosfstools";
+    efitools = nothing "efitools";
     edk2-uefi-shell = nothing "edk2-uefi-shell";
     grub2_efi = nothing "grub";
     libisoburn = nothing "libisoburn";
     mtools = nothing "mtools";
+    openssl = nothing "openssl";
     perl = nothing "perl";
     systemd = nothing "systemd";
     util-linux = nothing "util-linux";

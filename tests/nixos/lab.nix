@@ -5,9 +5,11 @@
   parts,
   binutils,
   dosfstools,
+  efitools,
   grub2_efi,
   libisoburn,
   mtools,
+  openssl,
   perl,
   util-linux,
   xz,
@@ -25,10 +27,12 @@ writeShellApplication {
   runtimeInputs = [
     binutils
     dosfstools
+    efitools
     grub2_efi
     lab
     libisoburn
     mtools
+    openssl
     perl
     util-linux
     xz

@@ -54,6 +54,7 @@ let
       "hex"
       "text"
       "uki"
+      "update"
       "zeros"
     ];
   };

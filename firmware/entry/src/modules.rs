@@ -12,7 +12,7 @@ use hw::paging::PAGE;
 use platform::module::Contents;
 use platform::{Module, Platform};
 use variables::journal::Recovery;
-use variables::volume::{self, Unusable};
+use variables::volume::{self, Unusable, VolumeError};
 
 use crate::home;
 
@@ -72,7 +72,8 @@ pub fn mend(volume: &mut [u8]) -> Result<(), &'static str> {
     match volume::prepare(volume) {
         Ok(Recovery::Completed) => log::warn!("variables: a write that was cut has been completed"),
         Ok(Recovery::Abandoned) => log::warn!("variables: a write that was cut has been given up"),
-        Ok(_) => {}
+        // The runtime driver makes a store where nothing was ever written.
+        Ok(_) | Err(Unusable::Volume(VolumeError::Blank)) => {}
         Err(Unusable::Volume(_)) => return Err("a variable store whose volume header is damaged"),
         Err(Unusable::Store(_)) => return Err("a damaged variable store, or one of more than 256 KiB"),
     }

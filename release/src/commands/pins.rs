@@ -1,7 +1,6 @@
 //! `ovmf-xen pins`: a release's hashes the way each kind of packager writes them.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -47,7 +46,7 @@ pub enum Format {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.manifest;
-    let text = fs::read(path).with_context(|| format!("{}: --manifest names another", path.display()))?;
+    let text = files::read(path).with_context(|| format!("{}: --manifest names another", path.display()))?;
     let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
     files::print(pins(&manifest, arguments.format)?)?;
     Ok(Outcome::Success)

@@ -56,6 +56,7 @@ fn a_region_that_is_damaged_is_named_with_the_place() {
         (0x1000 + 500, 0x1000 + 100, "neither a record nor erased"), // in the free part
         (0x1000 + 0x4_1000, 0x1000 + 0x4_1000, "journal"),           // journal
         (0x8_5000 + 41, 0x8_5000 + 40, "_FVH"),
+        (0x10_0000, 0x10_0000, "padding"),
         (0x8_5000 + 50, 0x8_5000, "checksum"),
     ] {
         let mut image = combined.clone();

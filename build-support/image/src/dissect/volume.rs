@@ -156,7 +156,7 @@ pub(crate) fn read(volume: &[u8], start: usize, damages: &mut Damages) -> Volume
             read.free += file.size;
             // The extended header is inside one; the others are empty.
             let used = rest[file.header_length..size].iter().position(|&byte| byte != 0xff);
-            let has_header = extended.is_some_and(|extended| (at..at + size).contains(&extended));
+            let has_header = extended.is_some_and(|extended| (at..at + size).contains(&extended)) || header.is_none();
             if let Some(used) = used.filter(|_| !has_header) {
                 damages.add(start + at + file.header_length + used, "padding that is not erased");
             }

@@ -1,8 +1,8 @@
 //! Cirrus Logic GD5446 (PCI 1013:00b8), as QEMU emulates it.
 //!
 //! Lines are at most 4088 bytes apart (CR13 and a bit of CR1B, in units of 8 bytes), and there are 10 bits for the number of lines.
-//! So resolutions up to 800 × 600 have 32 bits per pixel, larger ones 24, which is also what 4 MiB have room for; 1280 × 1024 is
-//! the largest. Video memory is the first part of BAR 0. Sources: Cirrus Logic, CL-GD5446 Technical Reference Manual, chapters 4
+//! So resolutions up to 800 × 600 have 32 bits per pixel, larger ones 24, and 1920 × 1080, whose lines are interlaced to be counted by
+//! 540, has 16, which is also what 4 MiB have room for. Video memory is the first part of BAR 0. Sources: Cirrus Logic, CL-GD5446 Technical Reference Manual, chapters 4
 //! and 9; IBM VGA registers.
 
 use alloc::boxed::Box;
@@ -27,6 +27,8 @@ const KEY: u8 = 0x12;
 /// Sequencer register whose value 4 means 4 MiB of memory; with less there are 2.
 const MEMORY_SIZE: u8 = 0x15;
 const FOUR_MIB: u8 = 4;
+/// CRT register whose lowest bit doubles the lines.
+const INTERLACE: u8 = 0x1A;
 /// Most video memory there can be.
 pub const MEMORY_MAX: usize = 4 << 20;
 
@@ -34,8 +36,17 @@ const fn mode24(width: usize, height: usize) -> Mode {
     Mode::new(width, height, PixelFormat::Bgr24)
 }
 
-const MODES: [Mode; 6] =
-    [mode32(640, 480), mode32(800, 600), mode24(1024, 768), mode24(1280, 720), mode24(1280, 800), mode24(1280, 1024)];
+const MODES: [Mode; 7] = [
+    mode32(640, 480),
+    mode32(800, 600),
+    mode24(1024, 768),
+    mode24(1280, 720),
+    mode24(1280, 800),
+    mode24(1280, 1024),
+    Mode::new(1920, 1080, PixelFormat::Rgb565),
+];
+/// More lines than this are interlaced.
+const LINES_MAX: usize = 1024;
 
 /// The adapter.
 pub struct Cirrus {
@@ -95,7 +106,8 @@ const fn pair(index: u8, value: u8) -> u16 {
 /// The registers of the CRT controller for a mode.
 fn crt(mode: &Mode) -> [(u8, u8); 28] {
     let columns = mode.width / 8;
-    let (shown, blank, sync, total) = (mode.height - 1, mode.height, mode.height + 3, mode.height + 30);
+    let lines = if mode.height > LINES_MAX { mode.height / 2 } else { mode.height };
+    let (shown, blank, sync, total) = (lines - 1, lines, lines + 3, lines + 30);
     let offset = mode.stride * mode.format.bytes() / 8;
     let bit = |value: usize, from: u8, to: u8| ((value >> from & 1) as u8) << to;
     // Bits that have no room in the registers of their values. The line compare is beyond the screen.
@@ -110,7 +122,7 @@ fn crt(mode: &Mode) -> [(u8, u8); 28] {
     [
         // Unlocks registers 0 to 7.
         (0x11, 0x00),
-        (0x00, (columns + 20) as u8),
+        (0x00, (columns + 20).min(0xFF) as u8),
         (0x01, (columns - 1) as u8),
         (0x02, columns as u8),
         (0x03, 0x80 | (columns + 20) as u8 & 0x1F),
@@ -152,9 +164,11 @@ impl Adapter for Cirrus {
 
     fn set_mode(&mut self, mode: usize) -> Result<bool, AdapterError> {
         let mode = *self.modes.get(mode).ok_or(AdapterError)?;
-        let depth = match mode.format {
-            PixelFormat::Bgrx32 => 0x08,
-            PixelFormat::Bgr24 => 0x04,
+        // In the sequencer, and behind the pixel mask.
+        let (depth, dac) = match mode.format {
+            PixelFormat::Bgrx32 => (0x08, 0xC5),
+            PixelFormat::Bgr24 => (0x04, 0xC5),
+            PixelFormat::Rgb565 => (0x06, 0xC1),
         };
         self.ports.write_u8(MISCELLANEOUS, 0xEF);
         // Extended mode of this depth, no hardware cursor, no memory-mapped registers.
@@ -190,9 +204,8 @@ impl Adapter for Cirrus {
             ],
         );
         self.write(CRT, &crt(&mode));
-        // Not interlaced.
-        self.write(CRT, &[(0x1A, 0x00)]);
-        self.write_hidden_dac(0xC5);
+        self.write(CRT, &[(INTERLACE, u8::from(mode.height > LINES_MAX))]);
+        self.write_hidden_dac(dac);
         self.write_attributes(&[(0x10, 0x41), (0x11, 0x00), (0x12, 0x0F), (0x13, 0x00), (0x14, 0x00)]);
         self.ports.write_u8(CRT, 0x01);
         let is_so = usize::from(self.ports.read_u8(CRT + 1)) == mode.width / 8 - 1;
@@ -232,7 +245,7 @@ mod tests {
         fn resolution(&self) -> (usize, usize) {
             let overflow = self.crt(7);
             let lines = self.crt(0x12) | (overflow & 2) << 7 | (overflow & 0x40) << 3;
-            ((self.crt(1) + 1) * 8, lines + 1)
+            ((self.crt(1) + 1) * 8, (lines + 1) << (self.crt(INTERLACE.into()) & 1))
         }
 
         fn line(&self) -> usize {
@@ -243,6 +256,7 @@ mod tests {
             match self.registers[0][7] & 0x0F {
                 9 => 32,
                 5 => 24,
+                7 => 16,
                 _ => 0,
             }
         }

@@ -156,6 +156,10 @@ fn information(mode: &Mode) -> GraphicsOutputModeInformation {
             GraphicsPixelFormat::PIXEL_BIT_MASK,
             PixelBitmask { red: 0x00FF_0000, green: 0x0000_FF00, blue: 0x0000_00FF, reserved: 0 },
         ),
+        PixelFormat::Rgb565 => (
+            GraphicsPixelFormat::PIXEL_BIT_MASK,
+            PixelBitmask { red: 0xF800, green: 0x07E0, blue: 0x001F, reserved: 0 },
+        ),
     };
     GraphicsOutputModeInformation {
         version: 0,

@@ -35,6 +35,8 @@ pub enum PixelFormat {
     Bgrx32,
     /// Blue, green, red.
     Bgr24,
+    /// A little-endian word: 5 bits of red at the top, 6 of green, 5 of blue.
+    Rgb565,
 }
 
 impl PixelFormat {
@@ -43,8 +45,21 @@ impl PixelFormat {
         match self {
             Self::Bgrx32 => 4,
             Self::Bgr24 => 3,
+            Self::Rgb565 => 2,
         }
     }
+}
+
+/// A pixel in 16 bits.
+const fn to_rgb565([blue, green, red, ..]: [u8; PIXEL]) -> [u8; 2] {
+    ((red as u16 >> 3) << 11 | (green as u16 >> 2) << 5 | blue as u16 >> 3).to_le_bytes()
+}
+
+/// The pixel of 16 bits, its highest bits repeated in the lowest ones so that white stays white.
+const fn from_rgb565(bytes: [u8; 2]) -> [u8; PIXEL] {
+    let word = u16::from_le_bytes(bytes);
+    let (red, green, blue) = (word >> 11, word >> 5 & 0x3F, word & 0x1F);
+    [(blue << 3 | blue >> 2) as u8, (green << 2 | green >> 4) as u8, (red << 3 | red >> 2) as u8, 0]
 }
 
 /// A mode of an adapter.
@@ -212,7 +227,12 @@ impl Display {
             PixelFormat::Bgrx32 => self.adapter.memory().write_bytes(offset, pixels),
             PixelFormat::Bgr24 => {
                 self.line.clear();
-                self.line.extend(pixels.chunks_exact(PIXEL).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]));
+                self.line.extend(pixels.as_chunks().0.iter().flat_map(|&[blue, green, red, _]| [blue, green, red]));
+                self.adapter.memory().write_bytes(offset, &self.line);
+            }
+            PixelFormat::Rgb565 => {
+                self.line.clear();
+                self.line.extend(pixels.as_chunks().0.iter().flat_map(|&pixel| to_rgb565(pixel)));
                 self.adapter.memory().write_bytes(offset, &self.line);
             }
         }
@@ -227,8 +247,15 @@ impl Display {
             PixelFormat::Bgr24 => {
                 self.line.resize(count * 3, 0);
                 self.adapter.memory().read_bytes(offset, &mut self.line);
-                for (pixel, bytes) in pixels.chunks_exact_mut(PIXEL).zip(self.line.chunks_exact(3)) {
-                    pixel.copy_from_slice(&[bytes[0], bytes[1], bytes[2], 0]);
+                for (pixel, &[blue, green, red]) in pixels.as_chunks_mut().0.iter_mut().zip(self.line.as_chunks().0) {
+                    *pixel = [blue, green, red, 0];
+                }
+            }
+            PixelFormat::Rgb565 => {
+                self.line.resize(count * 2, 0);
+                self.adapter.memory().read_bytes(offset, &mut self.line);
+                for (pixel, &bytes) in pixels.as_chunks_mut().0.iter_mut().zip(self.line.as_chunks().0) {
+                    *pixel = from_rgb565(bytes);
                 }
             }
         }
@@ -237,7 +264,12 @@ impl Display {
     /// Fills a rectangle of the screen.
     pub fn fill(&mut self, area: Rectangle, pixel: u32) {
         let Some((_, count)) = self.place(area.x, area.y, area.width) else { return };
-        let bytes = &pixel.to_le_bytes()[..self.mode.format.bytes()];
+        let pixel = pixel.to_le_bytes();
+        let word = to_rgb565(pixel);
+        let bytes = match self.mode.format {
+            PixelFormat::Rgb565 => &word[..],
+            format => &pixel[..format.bytes()],
+        };
         self.line.clear();
         self.line.extend(bytes.iter().cycle().take(count * bytes.len()));
         for y in area.y..area.y.saturating_add(area.height).min(self.mode.height) {
@@ -297,7 +329,7 @@ mod tests {
 
     #[test]
     fn pixels_outside_the_screen_are_left_out() {
-        for format in [PixelFormat::Bgrx32, PixelFormat::Bgr24] {
+        for format in [PixelFormat::Bgrx32, PixelFormat::Bgr24, PixelFormat::Rgb565] {
             let mode = Mode { width: 4, height: 2, stride: 5, format };
             let mut display = display(&[mode], 0);
             let white = [0xFF, 0xFF, 0xFF, 0].repeat(4);
@@ -311,6 +343,17 @@ mod tests {
             display.read(2, 1, &mut read);
             assert_eq!(read[..9], [0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0, 7]);
         }
+    }
+
+    #[test]
+    fn sixteen_bits_keep_the_highest_bits_of_each_colour() {
+        assert_eq!(to_rgb565([0xFF, 0, 0, 0]), 0x001F_u16.to_le_bytes());
+        assert_eq!(to_rgb565([0, 0xFF, 0, 0]), 0x07E0_u16.to_le_bytes());
+        assert_eq!(to_rgb565([0, 0, 0xFF, 0]), 0xF800_u16.to_le_bytes());
+        for word in 0..=u16::MAX {
+            assert_eq!(to_rgb565(from_rgb565(word.to_le_bytes())), word.to_le_bytes());
+        }
+        assert_eq!(from_rgb565([0xFF; 2]), [0xFF, 0xFF, 0xFF, 0]);
     }
 
     #[test]

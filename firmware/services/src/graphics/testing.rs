@@ -7,7 +7,7 @@ use std::vec::Vec;
 use hw::device::{Window, Windows};
 use hw::fake::FakeWindows;
 
-use super::{Adapter, AdapterError, Display, Mode, PIXEL};
+use super::{Adapter, AdapterError, Display, Mode, PIXEL, PixelFormat};
 
 /// Where the fake video memory claims to be.
 pub const ADDRESS: u64 = 0xF000_0000;
@@ -62,7 +62,10 @@ pub fn picture(display: &Display) -> Vec<u32> {
     let bytes = mode.format.bytes();
     let pixel = |x, y| {
         let at = (y * mode.stride + x) * bytes;
-        u32::from_le_bytes([memory[at], memory[at + 1], memory[at + 2], 0])
+        match mode.format {
+            PixelFormat::Rgb565 => u32::from_le_bytes(super::from_rgb565([memory[at], memory[at + 1]])),
+            _ => u32::from_le_bytes([memory[at], memory[at + 1], memory[at + 2], 0]),
+        }
     };
     (0..mode.height).flat_map(|y| (0..mode.width).map(move |x| (x, y))).map(|(x, y)| pixel(x, y)).collect()
 }
