@@ -224,6 +224,9 @@ impl<'a> Boot<'a> {
 
     /// Tries all there is; with `recovery` only what no entry is needed for.
     fn try_everything(&mut self, recovery: bool) {
+        for failure in self.firmware.failures() {
+            self.firmware.say(&failure);
+        }
         if !recovery {
             self.try_next();
         }
@@ -275,9 +278,7 @@ impl<'a> Boot<'a> {
 
     /// Tries all devices that have had no turn, and tells of disks that have nothing to boot.
     fn try_devices(&mut self) {
-        let failures = self.firmware.failures();
-        failures.iter().for_each(|failure| self.firmware.say(failure));
-        if self.disks.is_empty() && failures.is_empty() && !self.networks_tried {
+        if self.disks.is_empty() && self.firmware.failures().is_empty() && !self.networks_tried {
             self.firmware.say("No disks: the guest's configuration has no 'disk=' that this firmware can use");
         }
         for class in self.order.all() {
