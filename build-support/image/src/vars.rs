@@ -5,71 +5,30 @@
 //! (`MdeModulePkg/Include/Guid/VariableFormat.h`, `SystemNvDataGuid.h`); the Platform Initialization Specification
 //! defines only the volume header.
 
-use crate::bytes::Record;
 use crate::fv::{self, volume_header};
 use crate::layout::VarsLayout;
 use uefi_raw::firmware_storage::FirmwareVolumeAttributes;
-use uguid::{Guid, guid};
-
-/// `gEfiSystemNvDataFvGuid`: a volume that holds variables.
-const SYSTEM_NV_DATA: Guid = guid!("fff12b8d-7696-4c8b-a985-2747075b4f50");
-/// `gEfiAuthenticatedVariableGuid`: a store whose variables carry time stamps and signer.
-const AUTHENTICATED_VARIABLES: Guid = guid!("aaf32c78-947b-439a-a180-2e144ec37792");
-/// `gEdkiiWorkingBlockSignatureGuid`: the journal of fault-tolerant writes.
-const WORKING_BLOCK: Guid = guid!("9e58292b-7c68-497d-a0ce-6500fd9f1b95");
-
-/// `VARIABLE_STORE_FORMATTED`.
-const STORE_FORMATTED: u8 = 0x5a;
-/// `VARIABLE_STORE_HEALTHY`.
-const STORE_HEALTHY: u8 = 0xfe;
-/// `EFI_FAULT_TOLERANT_WORKING_BLOCK_HEADER`, in bytes.
-const WORKING_HEADER_LENGTH: u64 = 32;
-/// The header is valid: its bit 0 is written (zero), all others are erased.
-const WORKING_BLOCK_VALID: u32 = 0xffff_fffe;
-const ERASED: u8 = 0xff;
-const ERASED_WORD: u32 = u32::MAX;
+use variables::format::{ERASED, StoreHeader};
+use variables::journal;
+use variables::volume::NV_DATA_GUID;
 
 /// The volume's bytes, [`VarsLayout::total`] of them.
 pub fn empty(layout: &VarsLayout) -> Vec<u8> {
     let mut out = vec![ERASED; layout.total() as usize];
+    // A layout that was checked has room: every part is a page or more.
+    let store = StoreHeader { size: (layout.store - fv::HEADER_LENGTH as u64) as u32 };
     put(&mut out, 0, &volume(layout));
-    put(&mut out, fv::HEADER_LENGTH as u64, &store(layout));
-    put(&mut out, layout.working_offset(), &working_block(layout));
+    put(&mut out, fv::HEADER_LENGTH as u64, &store.encode());
+    put(&mut out, layout.working_offset(), &journal::header(layout.ftw_working as usize));
     out
 }
 
 fn volume(layout: &VarsLayout) -> Vec<u8> {
-    volume_header(SYSTEM_NV_DATA, layout.total(), fv::ATTRIBUTES | FirmwareVolumeAttributes::ALIGNMENT_16, 0)
-}
-
-/// `VARIABLE_STORE_HEADER`; the size counts the header itself.
-fn store(layout: &VarsLayout) -> Vec<u8> {
-    Record::default()
-        .bytes(&AUTHENTICATED_VARIABLES.to_bytes())
-        .u32((layout.store - fv::HEADER_LENGTH as u64) as u32)
-        .u8(STORE_FORMATTED)
-        .u8(STORE_HEALTHY)
-        .u16(0)
-        .u32(0)
-        .finish()
-}
-
-/// `EFI_FAULT_TOLERANT_WORKING_BLOCK_HEADER`; the CRC is taken over the header while CRC and state are still erased.
-fn working_block(layout: &VarsLayout) -> Vec<u8> {
-    let header = |crc: u32, state: u32| {
-        Record::default()
-            .bytes(&WORKING_BLOCK.to_bytes())
-            .u32(crc)
-            .u32(state)
-            .u64(layout.ftw_working - WORKING_HEADER_LENGTH)
-            .finish()
-    };
-    header(crc32fast::hash(&header(ERASED_WORD, ERASED_WORD)), WORKING_BLOCK_VALID)
+    volume_header(NV_DATA_GUID, layout.total(), fv::ATTRIBUTES | FirmwareVolumeAttributes::ALIGNMENT_16, 0)
 }
 
 fn put(out: &mut [u8], offset: u64, bytes: &[u8]) {
     let start = offset as usize;
-    // A layout that was checked has room: every part is a page or more.
     out[start..start + bytes.len()].copy_from_slice(bytes);
 }
 

@@ -5,23 +5,15 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use ::variables::authenticator::descriptor::{TIME_STAMP_SIZE, signed_data, unsigned};
+use ::variables::signature_list::{SignatureLists, X509};
 use services::Status;
+use uefi_raw::Guid;
 use uefi_raw::table::runtime::VariableAttributes;
-use uefi_raw::{Guid, guid};
 
 use crate::status::status_text;
 use crate::variables::{GLOBAL, KEPT, OURS, SECURITY_DATABASE, Variables};
 
-/// `EFI_CERT_X509_GUID`.
-const X509: Guid = guid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
-/// `EFI_CERT_TYPE_PKCS7_GUID`.
-const PKCS7: Guid = guid!("4aafd29d-68df-49ee-8aa9-347d375665a7");
-/// Bytes of the time in front of a certificate.
-const TIME: usize = 16;
-/// `WIN_CERTIFICATE_UEFI_GUID` without its data, and what its fields have to be.
-const CERTIFICATE: usize = 24;
-const CERTIFICATE_REVISION: u16 = 0x0200;
-const CERTIFICATE_TYPE: u16 = 0x0EF1;
 /// Header of an `EFI_SIGNATURE_LIST`.
 const LIST: usize = 28;
 /// Owner of a signature, in front of it.
@@ -83,7 +75,12 @@ enum Keys {
 }
 
 /// Adds what a file holds to a database (the platform key is replaced) at this time (`EFI_TIME`); returns what came of it.
-pub fn enrol<V: Variables + ?Sized>(variables: &mut V, database: Database, file: &[u8], time: [u8; TIME]) -> String {
+pub fn enrol<V: Variables + ?Sized>(
+    variables: &mut V,
+    database: Database,
+    file: &[u8],
+    time: [u8; TIME_STAMP_SIZE],
+) -> String {
     let keys = match read(file) {
         Ok(keys) => keys,
         Err(reason) => return reason.into(),
@@ -97,7 +94,7 @@ pub fn enrol<V: Variables + ?Sized>(variables: &mut V, database: Database, file:
         }),
         Keys::Lists(lists) => {
             let attributes = if database == Database::PlatformKey { AUTHENTICATED } else { append };
-            let data = [unsigned(time), lists.clone()].concat();
+            let data = [&unsigned(time)[..], lists].concat();
             write(variables, database, attributes, &data)
         }
     };
@@ -105,7 +102,7 @@ pub fn enrol<V: Variables + ?Sized>(variables: &mut V, database: Database, file:
 }
 
 /// Empties a database; returns what came of it.
-pub fn clear<V: Variables + ?Sized>(variables: &mut V, database: Database, time: [u8; TIME]) -> String {
+pub fn clear<V: Variables + ?Sized>(variables: &mut V, database: Database, time: [u8; TIME_STAMP_SIZE]) -> String {
     let data = unsigned(time);
     let written = write(variables, database, AUTHENTICATED, &data);
     answer(variables, database, written)
@@ -142,7 +139,7 @@ fn answer<V: Variables + ?Sized>(variables: &V, database: Database, written: Res
 
 /// Finds out what a file holds.
 fn read(file: &[u8]) -> Result<Keys, &'static str> {
-    if is_signed(file) {
+    if signed_data(file).is_some() {
         Ok(Keys::Signed(file.to_vec()))
     } else if signatures(file).is_some_and(|count| count > 0) {
         Ok(Keys::Lists(file.to_vec()))
@@ -155,30 +152,9 @@ fn read(file: &[u8]) -> Result<Keys, &'static str> {
     }
 }
 
-fn is_signed(file: &[u8]) -> bool {
-    let Some(certificate) = file.get(TIME..TIME + CERTIFICATE) else { return false };
-    let length = u32_at(certificate, 0).map_or(0, |length| length as usize);
-    let revision_and_type = [CERTIFICATE_REVISION.to_le_bytes(), CERTIFICATE_TYPE.to_le_bytes()].concat();
-    certificate[4..8] == revision_and_type
-        && certificate[8..] == PKCS7.to_bytes()
-        && (CERTIFICATE..=file.len() - TIME).contains(&length)
-}
-
 /// How many signatures whole lists have; `None` for anything else.
-fn signatures(mut lists: &[u8]) -> Option<usize> {
-    let mut count = 0;
-    while !lists.is_empty() {
-        let size = u32_at(lists, 16)? as usize;
-        let header = u32_at(lists, 20)? as usize;
-        let signature = u32_at(lists, 24)? as usize;
-        let content = size.checked_sub(LIST)?.checked_sub(header)?;
-        if signature <= OWNER || !content.is_multiple_of(signature) {
-            return None;
-        }
-        count += content / signature;
-        lists = lists.get(size..)?;
-    }
-    Some(count)
+fn signatures(lists: &[u8]) -> Option<usize> {
+    Some(SignatureLists::new(lists)?.signatures().count())
 }
 
 /// Whether it is one DER sequence of a certificate's size (ITU-T X.690 §8.1.3).
@@ -204,18 +180,6 @@ fn list_of(certificate: &[u8]) -> Vec<u8> {
     list
 }
 
-/// The `EFI_VARIABLE_AUTHENTICATION_2` of an update that nobody signed, as setup mode takes it.
-fn unsigned(mut time: [u8; TIME]) -> Vec<u8> {
-    // Only the time from year to second may be set (UEFI 2.10 §8.2.2).
-    time[7..].fill(0);
-    let mut header = time.to_vec();
-    header.extend((CERTIFICATE as u32).to_le_bytes());
-    header.extend(CERTIFICATE_REVISION.to_le_bytes());
-    header.extend(CERTIFICATE_TYPE.to_le_bytes());
-    header.extend(PKCS7.to_bytes());
-    header
-}
-
 /// The first certificate of a PEM file (RFC 7468).
 fn pem(file: &[u8]) -> Option<Vec<u8>> {
     let text = core::str::from_utf8(file).ok()?;
@@ -239,11 +203,6 @@ fn pem(file: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let bytes = bytes.get(offset..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -343,18 +302,18 @@ mod tests {
 
     #[test]
     fn an_update_is_told_by_its_header() {
-        let mut file = unsigned([0xE6, 7, 11, 28, 7, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
-        assert_eq!(file[7..TIME], [0; 9]);
+        let mut file = unsigned([0xE6, 7, 11, 28, 7, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9]).to_vec();
+        assert_eq!(file[7..TIME_STAMP_SIZE], [0; 9]);
         file.extend(list_of(&certificate()));
         assert_eq!(read(&file), Ok(Keys::Signed(file.clone())));
-        file[TIME] = 0xFF;
-        file[TIME + 1] = 0xFF;
+        file[TIME_STAMP_SIZE] = 0xFF;
+        file[TIME_STAMP_SIZE + 1] = 0xFF;
         assert!(read(&file).is_err(), "the certificate is longer than the file");
     }
 
     #[test]
     fn files_cut_anywhere_are_never_taken_for_keys() {
-        let update = [unsigned([0; TIME]), list_of(&certificate())].concat();
+        let update = [&unsigned([0; TIME_STAMP_SIZE])[..], &list_of(&certificate())].concat();
         for whole in [certificate(), list_of(&certificate())] {
             for length in 0..whole.len() {
                 assert!(read(&whole[..length]).is_err(), "{length}");

@@ -27,7 +27,8 @@ const SIGNATURE: Guid = guid!("9e58292b-7c68-497d-a0ce-6500fd9f1b95");
 /// Who writes (`gEfiCallerIdGuid` of EDK2's driver, which is what it notes when the variable driver reclaims).
 const CALLER: Guid = guid!("fe5cea76-4f72-49e8-986f-2cd899dffe5d");
 
-const HEADER_SIZE: usize = 32;
+/// Bytes of the header.
+pub const HEADER_SIZE: usize = 32;
 const WRITE_SIZE: usize = 40;
 const RECORD_SIZE: usize = 40;
 /// Offset of the flags in the working block header, and the values of its first byte.
@@ -281,7 +282,7 @@ impl<M: Medium> Writer<'_, M> {
     fn reset_journal(&mut self, areas: &Areas) -> Result<(), BackendError> {
         let start = areas.working.start;
         self.put(start + STATE_OFFSET, &[STATE_INVALID])?;
-        let mut header = valid_header(areas);
+        let mut header = header(areas.working.len());
         header[STATE_OFFSET] = STATE_INVALID;
         self.put(start, &header)?;
         self.erase(start + HEADER_SIZE..areas.working.end)?;
@@ -311,13 +312,14 @@ impl<M: Medium> Writer<'_, M> {
 
 /// Whether `working` begins with the header that EDK2 wants to see: it compares all of it.
 fn is_valid(working: &[u8], areas: &Areas) -> bool {
-    working.first_chunk() == Some(&valid_header(areas))
+    working.first_chunk() == Some(&header(areas.working.len()))
 }
 
-fn valid_header(areas: &Areas) -> [u8; HEADER_SIZE] {
+/// The header of an empty journal of `length` bytes, itself included: `EFI_FAULT_TOLERANT_WORKING_BLOCK_HEADER`.
+pub fn header(length: usize) -> [u8; HEADER_SIZE] {
     let mut header = [ERASED; HEADER_SIZE];
     header[..16].copy_from_slice(&SIGNATURE.to_bytes());
-    header[24..].copy_from_slice(&((areas.working.len() - HEADER_SIZE) as u64).to_le_bytes());
+    header[24..].copy_from_slice(&(length.saturating_sub(HEADER_SIZE) as u64).to_le_bytes());
     // The sum is that of the header with sum and flags erased.
     let sum = crc32(&header);
     header[16..20].copy_from_slice(&sum.to_le_bytes());

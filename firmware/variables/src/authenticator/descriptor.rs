@@ -16,13 +16,20 @@ use uefi_raw::{Guid, guid};
 
 /// `EFI_CERT_TYPE_PKCS7_GUID`.
 const PKCS7: Guid = guid!("4aafd29d-68df-49ee-8aa9-347d375665a7");
-const REVISION: u16 = 0x0200;
-/// `WIN_CERT_TYPE_EFI_GUID`.
-const CERTIFICATE_TYPE: u16 = 0x0ef1;
+/// wRevision, wCertificateType (`WIN_CERT_TYPE_EFI_GUID`), CertType.
+const FORM: [u8; 20] = {
+    let mut form = [0; 20];
+    [form[0], form[1]] = 0x0200_u16.to_le_bytes();
+    [form[2], form[3]] = 0x0ef1_u16.to_le_bytes();
+    let (_, kind) = form.split_at_mut(4);
+    kind.copy_from_slice(&PKCS7.to_bytes());
+    form
+};
 
-const TIME_STAMP_SIZE: usize = 16;
+/// Bytes of an EFI_TIME.
+pub const TIME_STAMP_SIZE: usize = 16;
 /// Bytes before the SignedData.
-const HEADER_SIZE: usize = 40;
+pub const HEADER_SIZE: usize = 40;
 /// Parts of EFI_TIME that have to be zero: padding, nanoseconds, time zone, daylight.
 const ZEROS: Range<usize> = 7..16;
 
@@ -40,20 +47,35 @@ pub struct Descriptor<'a> {
 impl<'a> Descriptor<'a> {
     /// Takes the data apart; `None` if it is not of the form that is needed.
     pub fn new(data: &'a [u8]) -> Option<Self> {
-        let (header, _) = data.split_first_chunk::<HEADER_SIZE>()?;
-        let (time_stamp, certificate) = header.split_first_chunk::<TIME_STAMP_SIZE>()?;
-        let (&[length @ .., _, _, _, _], _) = certificate.split_first_chunk::<8>()?;
-        let mut expected = [0; 20];
-        expected[..2].copy_from_slice(&REVISION.to_le_bytes());
-        expected[2..4].copy_from_slice(&CERTIFICATE_TYPE.to_le_bytes());
-        expected[4..].copy_from_slice(&PKCS7.to_bytes());
-        if certificate[4..] != expected || time_stamp[ZEROS].iter().any(|&byte| byte != 0) {
+        let time_stamp = data.first_chunk::<TIME_STAMP_SIZE>()?;
+        if time_stamp[ZEROS].iter().any(|&byte| byte != 0) {
             return None;
         }
-        let end = TIME_STAMP_SIZE.checked_add(usize::try_from(u32::from_le_bytes(length)).ok()?)?;
-        let content = data.get(end..)?;
-        Some(Self { time_stamp: *time_stamp, signed_data: data.get(HEADER_SIZE..end)?, content })
+        let signed_data = signed_data(data)?;
+        Some(Self {
+            time_stamp: *time_stamp,
+            signed_data: &data[signed_data.clone()],
+            content: &data[signed_data.end..],
+        })
     }
+}
+
+/// Where the SignedData is in data that have the form, whatever their time stamp; `None` if they have not.
+pub fn signed_data(data: &[u8]) -> Option<Range<usize>> {
+    let certificate = data.get(TIME_STAMP_SIZE..HEADER_SIZE)?;
+    let (length, rest) = certificate.split_first_chunk()?;
+    let end = TIME_STAMP_SIZE.checked_add(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    (rest == FORM && (HEADER_SIZE..=data.len()).contains(&end)).then_some(HEADER_SIZE..end)
+}
+
+/// What is before the content of a write that nobody signed: setup mode takes it (UEFI 2.10 §8.2.6).
+pub fn unsigned(mut time_stamp: [u8; TIME_STAMP_SIZE]) -> [u8; HEADER_SIZE] {
+    time_stamp[ZEROS].fill(0);
+    let mut header = [0; HEADER_SIZE];
+    header[..TIME_STAMP_SIZE].copy_from_slice(&time_stamp);
+    header[TIME_STAMP_SIZE..20].copy_from_slice(&((HEADER_SIZE - TIME_STAMP_SIZE) as u32).to_le_bytes());
+    header[20..].copy_from_slice(&FORM);
+    header
 }
 
 /// Whether the first of two time stamps is later.

@@ -32,7 +32,7 @@ fn empty() -> Vec<u8> {
     let areas = Areas::of(SIZE).unwrap();
     let mut bytes = vec![ERASED; SIZE];
     volume::format(&mut bytes[..areas.store.end]).unwrap();
-    bytes[areas.working.start..][..HEADER_SIZE].copy_from_slice(&valid_header(&areas));
+    bytes[areas.working.start..][..HEADER_SIZE].copy_from_slice(&header(areas.working.len()));
     bytes
 }
 
@@ -77,7 +77,7 @@ fn the_header_is_byte_for_byte_that_of_edk2() {
         0x2b, 0x29, 0x58, 0x9e, 0x68, 0x7c, 0x7d, 0x49, 0xa0, 0xce, 0x65, 0x00, 0xfd, 0x9f, 0x1b, 0x95, 0x2c, 0xaf,
         0x2c, 0x64, 0xfe, 0xff, 0xff, 0xff, 0xe0, 0x0f, 0, 0, 0, 0, 0, 0,
     ];
-    assert_eq!(valid_header(&Areas::of(0x8_4000).unwrap()), expected);
+    assert_eq!(header(Areas::of(0x8_4000).unwrap().working.len()), expected);
 }
 
 #[test]
