@@ -1,8 +1,11 @@
 # `nix flake check`, as far as no guest is booted.
 {
   stdenv,
+  dosfstools,
+  mtools,
   tree,
   cargoBuild,
+  xenLibraries,
   callPackage,
   firmware,
   packages,
@@ -12,7 +15,8 @@ let
   cargoCheck =
     arguments:
     cargoBuild (
-      {
+      xenLibraries
+      // {
         src = tree;
         installPhase = "touch $out";
       }
@@ -30,8 +34,14 @@ in
 {
   build = packages.ovmf-xen;
   release = packages.ovmf-xen-release;
+  varstored = packages.ovmf-xen-varstored;
   unit = cargoCheck {
     pname = "ovmf-xen-unit-tests";
+    # File systems made by others are read, and ours by theirs.
+    nativeBuildInputs = xenLibraries.nativeBuildInputs ++ [
+      dosfstools
+      mtools
+    ];
     buildPhase = "cargo test --locked --offline";
   };
   lints = cargoCheck {

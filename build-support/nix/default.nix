@@ -14,6 +14,11 @@ let
     rust-official = callPackage ./toolchain.nix { };
     xen-headers = callPackage ./xen-headers.nix { };
     cargoBuild = callPackage ./cargo-build.nix { };
+    # For the daemon, which alone is linked with Xen's libraries; bindgen reads their headers and those of the C library.
+    xenLibraries = {
+      nativeBuildInputs = [ pkgs.rustPlatform.bindgenHook ];
+      buildInputs = [ pkgs.xen ];
+    };
     firmware = callPackage ./firmware.nix { };
   };
   manifest = builtins.fromTOML (builtins.readFile ../../Cargo.toml);
@@ -31,6 +36,7 @@ let
       inherit (packages) ovmf-xen-pvh ovmf-xen-hvm;
     };
     ovmf-xen-tools = callPackage ./tools.nix { };
+    ovmf-xen-varstored = callPackage ./varstored.nix { };
     ovmf-xen-release = callPackage ./release.nix { inherit (packages) ovmf-xen-tools; };
   };
 in
@@ -38,8 +44,8 @@ in
   inherit packages parts;
   # No callPackage: it would add functions to the checks.
   checks = import ./checks.nix {
-    inherit (pkgs) stdenv;
-    inherit (parts) cargoBuild firmware;
+    inherit (pkgs) stdenv dosfstools mtools;
+    inherit (parts) cargoBuild xenLibraries firmware;
     inherit tree callPackage packages;
   };
   shell = callPackage ./shell.nix { };

@@ -16,6 +16,20 @@ pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 /// Type of the payload of an envelope.
 pub const PAYLOAD: &str = "application/vnd.in-toto+json";
 
+/// What a build takes from its machine in whatever release: where it comes from, what it is, why its bytes are not pinned.
+const UNPINNED: [[&str; 3]; 2] = [
+    [
+        "https://xenbits.xenproject.org/git-http/xen.git",
+        "xen/include/public",
+        "declarations of Xen's stable interface, the same in every release; tests/run repro builds with two",
+    ],
+    [
+        "https://github.com/llvm/llvm-project",
+        "libclang",
+        "reads those declarations and compiles nothing; tests/run repro builds with two releases",
+    ],
+];
+
 /// A statement of this type about files given by name and SHA-256.
 #[must_use]
 pub fn statement<'a>(
@@ -46,6 +60,9 @@ pub fn provenance(
         json!({ "uri": format!("{}/{archive}", toolchain.url), "name": archive, "digest": { "sha256": sha256 } })
     }));
     materials.extend(dependencies.iter().map(|one| json!({ "uri": one.purl(), "digest": { "sha256": one.sha256 } })));
+    materials.extend(
+        UNPINNED.map(|[uri, name, why]| json!({ "uri": uri, "name": name, "annotations": { "not-pinned": why } })),
+    );
     let predicate = json!({
         "buildDefinition": {
             "buildType": "urn:ovmf-xen:build:1",

@@ -74,6 +74,20 @@ impl Place {
     }
 }
 
+/// Whether OpenSSL finds an envelope signed by an SSH key, as docs/rebuilders.md has it.
+fn openssl_accepts(envelope: &str, public: &Path, scratch: &Path) -> bool {
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rebuilders.md")).unwrap();
+    let (_, script) = document.split_once("```sh\n").expect("the page shows how a statement is verified");
+    let (script, _) = script.split_once("```").unwrap();
+    fs::create_dir_all(scratch).unwrap();
+    fs::write(scratch.join("verdict.intoto.json"), envelope).unwrap();
+    fs::copy(public, scratch.join("auditor.pub")).unwrap();
+    let output = Command::new("bash").args(["-euc", script]).current_dir(scratch).output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("Signature Verified Successfully") == output.status.success(), "{said}");
+    output.status.success()
+}
+
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
@@ -89,7 +103,11 @@ fn the_same_bytes_are_a_match_and_other_bytes_a_mismatch_that_is_explained() {
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("unsigned") && said.contains("\nmatch: "), "{said}");
     let envelope = fs::read_to_string(out.join("verdict.intoto.json")).unwrap();
-    assert!(envelope.contains("\"keyid\": \"SHA256:"), "{envelope}");
+    assert!(openssl_accepts(&envelope, &key.with_added_extension("pub"), &place.path("signature")));
+    let stranger = place.ssh_key("stranger");
+    assert!(!openssl_accepts(&envelope, &stranger.with_added_extension("pub"), &place.path("signature")));
+    let other = envelope.replacen("\"sig\": \"", "\"sig\": \"AAAA", 1);
+    assert!(!openssl_accepts(&other, &key.with_added_extension("pub"), &place.path("signature")));
     assert!(fs::read_to_string(out.join("verdict.json")).unwrap().contains("\"verdict\": \"match\""));
 
     // Inside the last file of the code volume, and in the erased part of the variables.

@@ -7,6 +7,10 @@ done
 runHook() { eval "${!1-}"; }
 # This machine has /bin/bash.
 patchShebangs() { :; }
+substituteInPlace() { # FILE --replace-fail FROM TO
+    grep -qF -- "$3" "$1" || { echo "$1: has no $3" >&2; return 1; }
+    sed -i "s|$3|$4|g" "$1"
+}
 
 cd "$NIX_BUILD_TOP"
 if [ -z "${dontUnpack-}" ]; then

@@ -38,12 +38,12 @@ rec {
     _if = condition;
     _then = value;
   };
+  mkMerge = values: { _all = values; };
   mkOption = option: { default = throw "an option without a value"; } // option // { _option = true; };
   mkEnableOption = _description: mkOption { default = false; };
   mkPackageOption =
-    packages: _description:
-    { default }:
-    mkOption { default = packages.${builtins.head default}; };
+    packages: name: _words:
+    mkOption { default = packages.${name}; };
   literalExpression = text: text;
   types = {
     bool = null;

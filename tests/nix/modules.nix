@@ -1,5 +1,5 @@
-# NixOS modules as far as ours need them: options with defaults, mkIf, definitions merged by name. It does not know NixOS's
-# own options, so it cannot tell a misspelt one.
+# NixOS modules as far as ours need them: options with defaults, mkIf, mkMerge of all that a module defines, definitions
+# merged by name. It does not know NixOS's own options, so it cannot tell a misspelt one.
 { lib, pkgs }:
 modules:
 let
@@ -7,12 +7,16 @@ let
   withImports = module: [ module ] ++ builtins.concatMap (import: withImports (call import)) (module.imports or [ ]);
   all = builtins.concatMap (module: withImports (call module)) modules;
 
-  definition =
+  definitions =
     module:
-    module.config or (removeAttrs module [
-      "imports"
-      "options"
-    ]);
+    let
+      all =
+        module.config or (removeAttrs module [
+          "imports"
+          "options"
+        ]);
+    in
+    all._all or [ all ];
   isAttributes = value: builtins.isAttrs value && !value ? type;
   # What is inside a condition, each value with the condition.
   pushed = value: if value ? _if then builtins.mapAttrs (_: lib.mkIf value._if) value._then else value;
@@ -47,6 +51,6 @@ let
     builtins.mapAttrs (
       _: option: if option ? _option then { _default = option.default; } else defaults option
     ) options;
-  config = mergeAttributes (map (module: defaults (module.options or { })) all ++ map definition all);
+  config = mergeAttributes (map (module: defaults (module.options or { })) all ++ builtins.concatMap definitions all);
 in
 config

@@ -106,7 +106,11 @@ let
     # The programs of an official Rust release run here as they are.
     autoPatchelfHook = nothing "auto-patchelf-hook";
     zlib = nothing "zlib";
-    rustPlatform = { inherit importCargoLock; };
+    rustPlatform = {
+      inherit importCargoLock;
+      # The machine's libclang finds the machine's headers.
+      bindgenHook = nothing "bindgen-hook";
+    };
     llvmPackages.libclang = machine "libclang" ''
       mkdir -p $out/lib
       for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/x86_64-linux-gnu/libclang*.so*; do

@@ -45,6 +45,8 @@ pub struct Images {
     pub folder: PathBuf,
     /// The core's ELF, whose symbols name what is where.
     pub core: PathBuf,
+    /// What tells in them where, when or by whom they were made, a line each.
+    pub traces: Vec<String>,
 }
 
 impl Build {
@@ -96,7 +98,7 @@ impl Build {
     /// Builds; what the build says goes to `log`. Then searches the images for traces of the machine it ran on.
     ///
     /// # Errors
-    /// The build fails, or the images tell where, when or by whom they were made.
+    /// The build fails.
     pub fn run(mut self, log: &Path) -> Result<Images> {
         let target = self.folder.join("target");
         self.set("CARGO_TARGET_DIR", target.display().to_string());
@@ -129,12 +131,13 @@ impl Build {
             self.traces.interval("time on the build's clock", started + self.clock_offset, now + self.clock_offset);
             self.traces.date("date on the build's clock", now + self.clock_offset);
         }
-        let images = Images {
+        let mut images = Images {
             folder: self.folder.join("out/ovmf-xen-pvh/FV"),
             core: self.folder.join("target/x86_64-unknown-none/release/ovmf-xen-core"),
+            traces: Vec::new(),
         };
         for name in IMAGES {
-            self.traces.check(name, &command::read(&images.folder.join(name))?)?;
+            images.traces.extend(self.traces.lines(name, &command::read(&images.folder.join(name))?));
         }
         Ok(images)
     }

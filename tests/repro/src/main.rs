@@ -98,7 +98,7 @@ fn vary(arguments: Run) -> Result<bool> {
         variations: if chosen.is_empty() { VARIATIONS.to_vec() } else { chosen },
         each: arguments.each,
         plant: arguments.plant.as_deref().map(Plant::named).transpose()?,
-        reference: arguments.reference.map(|folder| Images { folder, core: core() }),
+        reference: arguments.reference.map(|folder| Images { folder, core: core(), traces: Vec::new() }),
         output: arguments.output.clone(),
     };
     let report = run(&inputs, plan);
@@ -140,13 +140,12 @@ fn traces(files: &[PathBuf]) -> Result<bool> {
     let mut clean = true;
     for file in files {
         let name = file.display().to_string();
-        match traces.check(&name, &command::read(file)?) {
-            Ok(()) => println!("{name}: nothing of this machine"),
-            Err(found) => {
-                println!("{found}");
-                clean = false;
-            }
+        let found = traces.lines(&name, &command::read(file)?);
+        clean &= found.is_empty();
+        if found.is_empty() {
+            println!("{name}: nothing of this machine");
         }
+        found.iter().for_each(|line| println!("{line}"));
     }
     Ok(clean)
 }

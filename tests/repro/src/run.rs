@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::build::{Build, IMAGES, Images, timed};
@@ -49,7 +49,7 @@ pub struct Report {
 pub struct Difference {
     /// The fewest variations that make it.
     pub variations: Vec<&'static str>,
-    /// Where: region, file, symbol.
+    /// What in the images tells of the machine, and where they differ: region, file, symbol.
     pub places: Vec<String>,
     /// What the build said, if it failed instead.
     pub failure: Option<String>,
@@ -89,7 +89,11 @@ pub fn run(inputs: &Inputs, plan: Plan) -> Result<Report> {
         Some(images) => images,
         None => {
             let build = Build::new(inputs.scratch.join("reference"), source.clone())?;
-            timed("building without variations", || build.run(&plan.output.join("reference.log")))?
+            let images = timed("building without variations", || build.run(&plan.output.join("reference.log")))?;
+            if !images.traces.is_empty() {
+                bail!("a build without variations already tells of this machine:\n{}", images.traces.join("\n"));
+            }
+            images
         }
     };
     let mut runner = Runner { inputs, source, reference, output: &plan.output, builds: 0 };
@@ -157,10 +161,11 @@ impl Runner<'_> {
         let what = format!("building with {}", names(&all).join(", "));
         let ending = match timed(&what, || Ok(build.run(&log)))? {
             Err(error) => Ending::Failed(format!("{error:#}")),
-            Ok(images) => match difference::between(&self.reference, &images)? {
-                places if places.is_empty() => Ending::Same,
-                places => Ending::Other(images, places),
-            },
+            Ok(images) => {
+                let differences = difference::between(&self.reference, &images)?;
+                let places: Vec<_> = images.traces.iter().cloned().chain(differences).collect();
+                if places.is_empty() { Ending::Same } else { Ending::Other(images, places) }
+            }
         };
         if !matches!(ending, Ending::Other(..)) {
             fs::remove_dir_all(folder)?;

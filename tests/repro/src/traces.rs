@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
 use regex::bytes::Regex;
 
 /// Where a file that an image was compiled from may seem to be: what `build-support/build` puts in place of the machine's folders,
@@ -87,20 +86,11 @@ impl Traces {
         self.intervals.push((what.to_owned(), from, to));
     }
 
-    /// Searches an image.
-    ///
-    /// # Errors
-    /// Something is found: the message lists it.
-    pub fn check(&self, name: &str, image: &[u8]) -> Result<()> {
-        let findings = self.search(image);
-        if findings.is_empty() {
-            return Ok(());
-        }
-        let lines: Vec<String> = findings
-            .iter()
-            .map(|finding| format!("{name} holds at {:#x} the {}: {}", finding.offset, finding.what, finding.text))
-            .collect();
-        bail!("{}", lines.join("\n"))
+    /// All findings in an image, a line each.
+    #[must_use]
+    pub fn lines(&self, name: &str, image: &[u8]) -> Vec<String> {
+        let line = |Finding { what, text, offset }| format!("{name} holds at {offset:#x} the {what}: {text}");
+        self.search(image).into_iter().map(line).collect()
     }
 
     /// All findings in an image.
@@ -356,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_message_names_image_place_and_kind() {
-        let said = folder().check("OVMF.fd", b"..../home/someone/").unwrap_err().to_string();
-        assert_eq!(said, "OVMF.fd holds at 0x4 the home: /home/someone");
+        let said = folder().lines("OVMF.fd", b"..../home/someone/");
+        assert_eq!(said, ["OVMF.fd holds at 0x4 the home: /home/someone"]);
     }
 }
