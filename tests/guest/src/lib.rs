@@ -3,6 +3,8 @@
 //! They use nothing but the firmware's own services, as any loader would.
 #![no_std]
 
+pub mod measure;
+
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 

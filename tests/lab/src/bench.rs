@@ -5,8 +5,13 @@
 //! systemd-boot again, systemd-boot from the emulated disk, GRUB, and GRUB through SeaBIOS. The disks of all hold the same
 //! files but for the boot loaders'. Guests print lines `BENCH name value unit`; what only the outside can see (create to
 //! power-off) is timed here. [`figures`] turns it all into a table, ratios and targets.
+//!
+//! [`variables`] and [`idle_guests`] are benchmarks of their own: of variables, and of the daemon in dom0 that keeps them.
 
 pub mod figures;
+pub mod full_store;
+pub mod idle_guests;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -224,47 +229,22 @@ impl Bench<'_> {
         Disk { size: DISK_SIZE, files, table, bios_grub: is_grub, ..Disk::default() }
     }
 
-    /// Runs one guest to its end, again when it failed.
     fn measure(&self, subject: Subject, start: u32) -> Result<Samples> {
-        let mut retries = 0;
-        loop {
-            match self.attempt(subject, start, retries)? {
-                Ok(mut samples) => {
-                    samples.put(&format!("{}.retries", subject.prefix()), "-", f64::from(retries));
-                    return Ok(samples);
-                }
-                Err(reason) if retries < RETRIES => eprintln!("bench: again, as {reason}"),
-                Err(reason) => bail!("{}: {reason}; logs in {}", subject.title(), self.plan.output.display()),
-            }
-            retries += 1;
-        }
-    }
-
-    /// The outer result is the lab's, the inner one the guest's.
-    fn attempt(&self, subject: Subject, start: u32, retry: u32) -> Result<Result<Samples, String>> {
-        let config = self.config(subject, start, retry);
-        let logs = self.plan.output.join(format!("{}-{start}", subject.prefix()));
-        let prepare = self.prepare(subject, &config)?;
-        let created = Instant::now();
-        let mut guest = match Guest::create_prepared(self.dom0, config, &prepare)? {
-            Ok(guest) => guest,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let outcome = watch(&mut guest, subject, created);
-        guest.poll()?;
-        guest.collect_logs(&logs)?;
-        let text = guest.console.text();
-        guest.destroy()?;
-        self.dom0.check()?;
-        Ok(outcome?.and_then(|mut samples| {
-            samples.read(subject.prefix(), &text);
-            let complete = samples.take(&format!("{}.end", subject.prefix()));
-            match text.lines().find(|line| line.contains("GUEST-FAIL")) {
-                Some(line) => Err(line.to_owned()),
-                None if complete => Ok(samples),
-                None => Err("the guest ended before it was done".to_owned()),
-            }
-        }))
+        measure(subject.title(), &self.plan.output, |retry| {
+            let config = self.config(subject, start, retry);
+            let prepare = self.prepare(subject, &config)?;
+            attempt(
+                self.dom0,
+                config,
+                &prepare,
+                subject.prefix(),
+                &self.plan.output.join(format!("{}-{start}", subject.prefix())),
+            )
+        })
+        .map(|(mut samples, retries)| {
+            samples.put(&format!("{}.retries", subject.prefix()), "-", f64::from(retries));
+            samples
+        })
     }
 
     fn config(&self, subject: Subject, start: u32, retry: u32) -> Config {
@@ -313,8 +293,50 @@ impl Bench<'_> {
     }
 }
 
+/// Measures a guest by `attempt`, again when it failed; with how often that was. `attempt` gets the number of the attempt.
+fn measure(
+    title: &str,
+    output: &Path,
+    attempt: impl Fn(u32) -> Result<Result<Samples, String>>,
+) -> Result<(Samples, u32)> {
+    let mut retries = 0;
+    loop {
+        match attempt(retries)? {
+            Ok(samples) => return Ok((samples, retries)),
+            Err(reason) if retries < RETRIES => eprintln!("bench: again, as {reason}"),
+            Err(reason) => bail!("{title}: {reason}; logs in {}", output.display()),
+        }
+        retries += 1;
+    }
+}
+
+/// Runs a guest to its power-off; the names of what it tells get `prefix`. The outer error is the lab's, the inner one the
+/// guest's.
+fn attempt(dom0: &Dom0, config: Config, prepare: &str, prefix: &str, logs: &Path) -> Result<Result<Samples, String>> {
+    let created = Instant::now();
+    let mut guest = match Guest::create_prepared(dom0, config, prepare)? {
+        Ok(guest) => guest,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let outcome = watch(&mut guest, prefix, created);
+    guest.poll()?;
+    guest.collect_logs(logs)?;
+    let text = guest.console.text();
+    guest.destroy()?;
+    dom0.check()?;
+    Ok(outcome?.and_then(|mut samples| {
+        samples.read(prefix, &text);
+        let complete = samples.take(&format!("{prefix}.end"));
+        match text.lines().find(|line| line.contains("GUEST-FAIL")) {
+            Some(line) => Err(line.to_owned()),
+            None if complete => Ok(samples),
+            None => Err("the guest ended before it was done".to_owned()),
+        }
+    }))
+}
+
 /// Follows a guest to its power-off and times what can be seen from outside.
-fn watch(guest: &mut Guest<'_>, subject: Subject, created: Instant) -> Result<Result<Samples, String>> {
+fn watch(guest: &mut Guest<'_>, prefix: &str, created: Instant) -> Result<Result<Samples, String>> {
     let userspace = Regex::new("BENCH userspace")?;
     let (mut first_line, mut in_userspace) = (None, None);
     let ended = loop {
@@ -341,7 +363,7 @@ fn watch(guest: &mut Guest<'_>, subject: Subject, created: Instant) -> Result<Re
     std::thread::sleep(Duration::from_millis(300));
     let mut samples = Samples::default();
     let mut put = |name: &str, time: Duration| {
-        samples.put(&format!("{}.{name}", subject.prefix()), "s", time.as_secs_f64());
+        samples.put(&format!("{prefix}.{name}"), "s", time.as_secs_f64());
     };
     put("create_to_poweroff", total);
     if let Some(time) = first_line {

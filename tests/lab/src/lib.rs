@@ -38,3 +38,4 @@ pub mod session;
 pub mod step;
 pub mod uki;
 pub mod update;
+pub mod variable_daemon;

@@ -63,7 +63,7 @@ enum Action {
         /// The folder.
         folder: PathBuf,
     },
-    /// Measures the firmware; `tests/bench` builds what it needs.
+    /// Measures the firmware, or what variables cost; `tests/bench` builds what it needs.
     Bench(Bench),
     /// Lists the EFI programs and variable stores from Debian that scenarios can use, and where they are.
     Programs,
@@ -90,14 +90,33 @@ struct Run {
     here: Option<PathBuf>,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The firmware from inside, with Linux and SeaBIOS beside it.
+    Firmware,
+    /// SetVariable and GetVariable, in the firmware's memory and through the daemon in dom0.
+    Variables,
+    /// Starts with a full variable store and with an empty one, by turns.
+    FullStore,
+    /// The daemon's memory with many guests attached.
+    IdleGuests,
+}
+
 #[derive(Debug, clap::Args)]
 struct Bench {
+    /// What is measured.
+    #[arg(value_enum, default_value = "firmware")]
+    part: Part,
     /// The firmware: OVMF.fd, or the folder it is in.
     #[arg(long, default_value_os_t = default_firmware())]
     image: PathBuf,
-    /// The test program `bench.efi`.
+    /// The folder with the test programs `bench.efi` and `variables.efi`.
     #[arg(long)]
-    program: PathBuf,
+    programs: PathBuf,
+    /// How many guests `idle-guests` attaches.
+    #[arg(long, default_value_t = 100)]
+    guests: u32,
     /// How often everything is started.
     #[arg(long, default_value_t = 4)]
     starts: u32,
@@ -503,7 +522,10 @@ fn measure(arguments: &Bench) -> Result<bool> {
     let image = &arguments.image;
     let plan = bench::Plan {
         firmware: if image.is_dir() { image.join("OVMF.fd") } else { image.clone() },
-        program: arguments.program.clone(),
+        program: arguments.programs.join(match arguments.part {
+            Part::Firmware => "bench.efi",
+            _ => "variables.efi",
+        }),
         starts: arguments.starts,
         yardsticks: !arguments.quick,
         hvm: !arguments.pvh,
@@ -511,8 +533,17 @@ fn measure(arguments: &Bench) -> Result<bool> {
         command_line: arguments.cmdline.clone(),
         output: arguments.output.clone(),
     };
-    let (dom0, _lock) = lab.connect(lab.machine(Wanted { guest_memory: arguments.memory, ..Wanted::default() })?)?;
-    let mut samples = bench::run(&lab, &dom0, &plan)?;
+    let guest_memory = match arguments.part {
+        Part::IdleGuests => bench::idle_guests::machine_memory(arguments.guests),
+        _ => arguments.memory,
+    };
+    let (dom0, _lock) = lab.connect(lab.machine(Wanted { guest_memory, ..Wanted::default() })?)?;
+    let mut samples = match arguments.part {
+        Part::Firmware => bench::run(&lab, &dom0, &plan)?,
+        Part::Variables => bench::variables::services(&lab, &dom0, &plan)?,
+        Part::FullStore => bench::variables::starts_with_full_store(&lab, &dom0, &plan)?,
+        Part::IdleGuests => bench::idle_guests::run(&dom0, &plan, arguments.guests)?,
+    };
     if let Some(seconds) = arguments.build_seconds {
         samples.put("build.clean", "s", seconds);
     }

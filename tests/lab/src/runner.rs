@@ -12,13 +12,14 @@ use crate::disk::{Disk, DiskKind};
 use crate::dom0::Dom0;
 use crate::file::{Content, Sources};
 use crate::guest::{Config, DiskFile, Guest, Kind, Shutdown};
-use crate::host_program;
+use crate::host_program::Profile;
 use crate::plain::PlainQemu;
 use crate::report::{Outcome, Verdict};
 use crate::scenario::{self, Scenario};
 use crate::screen::text::Font;
 use crate::screen::{self, Picture};
 use crate::step::{Action, Channel, Expected, Screenshot, Step};
+use crate::variable_daemon;
 
 const POLL: Duration = Duration::from_millis(50);
 const BETWEEN_PICTURES: Duration = Duration::from_millis(500);
@@ -26,9 +27,6 @@ const BETWEEN_PICTURES: Duration = Duration::from_millis(500);
 const RETRIES: u32 = 1;
 /// xenconsoled may still be writing when the domain is already gone.
 const DRAIN: Duration = Duration::from_millis(500);
-/// The program that keeps guests' variables in dom0.
-const VARIABLE_DAEMON: &str = "ovmf-xen-varstored";
-const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of the console that a failure shows.
 const SHOWN_LINES: usize = 25;
 /// Lines of the guest's debug output that a failure shows.
@@ -164,9 +162,8 @@ impl Attempt<'_> {
             _ => None,
         };
         if self.scenario.variable_daemon {
-            let program = host_program::path("varstored", VARIABLE_DAEMON)?;
-            std::fs::copy(&program, dom0.share("tools").join(VARIABLE_DAEMON)).context("the daemon for variables")?;
-            dom0.run_well("bash /lab/tools/lab-varstored start", DAEMON_TIMEOUT)?;
+            variable_daemon::send(dom0, Profile::Debug)?;
+            variable_daemon::start(dom0)?;
         }
         let mut guest = match (Guest::create(dom0, config)?, refused) {
             (Ok(guest), None) => guest,
@@ -183,7 +180,7 @@ impl Attempt<'_> {
         let flaked = is_known_flake(&guest.hypervisor);
         guest.destroy()?;
         if self.scenario.variable_daemon {
-            dom0.run_well("bash /lab/tools/lab-varstored stop", DAEMON_TIMEOUT)?;
+            variable_daemon::stop(dom0)?;
         }
         dom0.check()?;
         match verdict? {

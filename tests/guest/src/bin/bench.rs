@@ -7,6 +7,7 @@
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
+use guest::measure::{best_and_median, best_and_median_of, frequency, get_time, report, variables};
 use guest::{boot, image, println, table, tsc};
 use uefi_raw::protocol::block::BlockIoProtocol;
 use uefi_raw::protocol::console::{
@@ -15,9 +16,7 @@ use uefi_raw::protocol::console::{
 use uefi_raw::protocol::file_system::{FileAttribute, FileMode, FileProtocolV1, SimpleFileSystemProtocol};
 use uefi_raw::protocol::loaded_image::LoadedImageProtocol;
 use uefi_raw::table::boot::{AllocateType, MemoryDescriptor, MemoryType, Tpl};
-use uefi_raw::table::runtime::{RuntimeServices, VariableAttributes};
 use uefi_raw::table::system::SystemTable;
-use uefi_raw::time::Time;
 use uefi_raw::{Boolean, Guid, Handle, Status, guid};
 
 const MIB: usize = 1 << 20;
@@ -39,14 +38,6 @@ extern "efiapi" fn main(handle: Handle, system_table: *mut SystemTable) -> Statu
     inventory();
     println!("BENCH end 0 -");
     guest::power_off()
-}
-
-/// Ticks in a second, by the firmware's Stall.
-fn frequency() -> u64 {
-    let start = tsc();
-    // SAFETY: a boot service.
-    let _ = unsafe { (boot().stall)(100_000) };
-    (tsc() - start) * 10
 }
 
 /// The time from the firmware's first instruction to the start of this program, as the firmware published it: the FPDT
@@ -86,22 +77,6 @@ fn acpi_table(signature: &[u8; 4]) -> Option<*const u8> {
     }
 }
 
-/// Ticks of the fastest and the median of several runs of `f`.
-fn best_and_median<T>(f: impl FnMut() -> T) -> (u64, u64) {
-    best_and_median_of::<15, T>(f)
-}
-
-fn best_and_median_of<const RUNS: usize, T>(mut f: impl FnMut() -> T) -> (u64, u64) {
-    let mut ticks = [0u64; RUNS];
-    for slot in &mut ticks {
-        let start = tsc();
-        let _ = f();
-        *slot = tsc() - start;
-    }
-    ticks.sort_unstable();
-    (ticks[0], ticks[RUNS / 2])
-}
-
 fn allocations() {
     const PAIRS: u64 = 1000;
     let (best, median) = best_and_median(|| {
@@ -135,52 +110,9 @@ fn allocations() {
 
 /// Runtime services and task priority levels.
 fn services() {
-    let access = VariableAttributes::BOOTSERVICE_ACCESS | VariableAttributes::RUNTIME_ACCESS;
-    let stored = access | VariableAttributes::NON_VOLATILE;
-    let mut content = [0x5au8; 64];
-    // Another content each time: writing what is there already need not write.
-    let mut set = |attributes| {
-        content[0] = content[0].wrapping_add(1);
-        set_variable(attributes, &content)
-    };
     report("get_time", best_and_median(get_time));
-    report("set_variable_volatile", best_and_median(|| set(access)));
-    report("get_variable", best_and_median(get_variable));
-    let _ = set_variable(access, &[]);
-    report("set_variable_stored", best_and_median(|| set(stored)));
-    let _ = set_variable(stored, &[]);
+    variables();
     report("raise_restore_tpl", best_and_median(raise_and_restore));
-}
-
-fn report(name: &str, (best, median): (u64, u64)) {
-    println!("BENCH {name} {median} ticks");
-    println!("BENCH {name}_best {best} ticks");
-}
-
-const VARIABLE: [u16; 6] = [66, 69, 78, 67, 72, 0];
-const VENDOR: Guid = guid!("5f0f2b3a-6a0d-4a57-9d0e-6b6a3ed0b1c7");
-
-fn runtime() -> &'static RuntimeServices {
-    // SAFETY: the firmware's table.
-    unsafe { &*table().runtime_services }
-}
-
-fn get_time() -> Status {
-    let mut time = Time::invalid();
-    // SAFETY: a runtime service with valid arguments.
-    unsafe { (runtime().get_time)(&mut time, null_mut()) }
-}
-
-fn set_variable(attributes: VariableAttributes, content: &[u8]) -> Status {
-    // SAFETY: a runtime service with valid arguments.
-    unsafe { (runtime().set_variable)(VARIABLE.as_ptr(), &VENDOR, attributes, content.len(), content.as_ptr()) }
-}
-
-fn get_variable() -> Status {
-    let (mut attributes, mut content) = (VariableAttributes::empty(), [0u8; 64]);
-    let mut size = content.len();
-    // SAFETY: a runtime service with valid arguments.
-    unsafe { (runtime().get_variable)(VARIABLE.as_ptr(), &VENDOR, &mut attributes, &mut size, content.as_mut_ptr()) }
 }
 
 fn raise_and_restore() {

@@ -101,7 +101,7 @@ enum Wanted {
 }
 
 /// The targets: text, quantity, limit.
-const TARGETS: [(&str, &str, Wanted, f64); 12] = [
+const TARGETS: [(&str, &str, Wanted, f64); 17] = [
     ("first instruction to BOOTX64.EFI, ticks", "program.start_to_boot_program", Wanted::AtMost, 0.5e9),
     ("64 MiB file, MB/s: 3 times OvmfXen", "program.file_rate", Wanted::AtLeast, 195.0),
     ("64 MiB file, in Linux's rates", "ratio.file_to_blkfront", Wanted::AtLeast, 0.7),
@@ -114,6 +114,19 @@ const TARGETS: [(&str, &str, Wanted, f64); 12] = [
     ("HVM, create to userspace, emulated disk, s", "hvm-emulated.create_to_userspace", Wanted::AtMost, 90.0),
     ("HVM, scroll of 1280 x 800, ms", "hvm-program.screen_scroll_time", Wanted::AtMost, 40.0),
     ("firmware build from clean, s", "build.clean", Wanted::AtMost, 90.0),
+    ("PVH, full store / empty one, start to BOOTX64.EFI", "ratio.pvh-memory-full", Wanted::AtMost, 1.05),
+    ("the same, kept by the daemon", "ratio.pvh-daemon-full", Wanted::AtMost, 1.05),
+    ("HVM, full store / empty one, start to BOOTX64.EFI", "ratio.hvm-memory-full", Wanted::AtMost, 1.05),
+    ("the same, kept by the daemon", "ratio.hvm-daemon-full", Wanted::AtMost, 1.05),
+    ("memory of the daemon with its guests, bytes", "daemon.with_guests.most_resident", Wanted::AtMost, 30e6),
+];
+
+/// Guests with a full store, and the same with an empty one.
+const FULL_STORES: [(&str, &str); 4] = [
+    ("pvh-memory-full", "pvh-memory-empty"),
+    ("pvh-daemon-full", "pvh-daemon-empty"),
+    ("hvm-memory-full", "hvm-memory-empty"),
+    ("hvm-daemon-full", "hvm-daemon-empty"),
 ];
 
 /// Ratios: text, numerator, denominator.
@@ -232,6 +245,12 @@ impl Samples {
         }
         if let (Some(file), Some(linux)) = (all.median("program.file_rate"), all.median("direct.blkfront_rate")) {
             all.put("ratio.file_to_blkfront", "-", file / linux);
+        }
+        for (full, empty) in FULL_STORES {
+            let median = |name: &str| all.median(&format!("{name}.start_to_boot_program"));
+            if let (Some(with_full), Some(with_empty)) = (median(full), median(empty)) {
+                all.put(&format!("ratio.{full}"), "-", with_full / with_empty);
+            }
         }
         all
     }
@@ -360,6 +379,17 @@ mod tests {
         let met = |start: &str| verdicts.iter().find(|verdict| verdict.target.starts_with(start)).unwrap().met;
         assert!(met("first instruction"));
         assert!(!met("64 MiB file, MB/s"));
+    }
+
+    #[test]
+    fn a_full_store_is_compared_with_an_empty_one() {
+        let mut samples = Samples::default();
+        for (full, empty) in [(110.0, 100.0), (104.0, 100.0), (90.0, 99.0)] {
+            samples.put("pvh-daemon-full.start_to_boot_program", "ticks", full);
+            samples.put("pvh-daemon-empty.start_to_boot_program", "ticks", empty);
+        }
+        let verdicts = samples.report().targets;
+        assert_eq!(verdicts.iter().map(|verdict| (verdict.median, verdict.met)).collect::<Vec<_>>(), [(1.04, true)]);
     }
 
     #[test]
