@@ -74,7 +74,7 @@ pub enum AssembleError {
     /// The code volume holds the firmware, and not the shell beside it.
     #[error(
         "image {image:?}: the UEFI Shell ({shell:#x} bytes) does not fit: the files would need {needed:#x} bytes and the code \
-         region has {size:#x}; take a layout with a larger one, as layout-4m.toml"
+         region has {size:#x}; take a layout with a larger one, as build-support/layout-4m.toml"
     )]
     Shell {
         /// The image.

@@ -18,7 +18,7 @@ pub fn find(start: &Start) -> Option<Shell> {
     let program = match volume::application(volume, &shell::FILE.to_bytes())? {
         Ok(program) => program,
         Err(what) => {
-            live::say(&format!("The UEFI Shell of the firmware's file is not used: {what}"));
+            live::say(&format!("The firmware's UEFI Shell is not used: {what}"));
             return None;
         }
     };
