@@ -9,7 +9,7 @@
 //!    then what vendors' folders have;
 //! 6. whatever device has had no turn; network devices, which choose a program themselves, and disks without an entry have theirs
 //!    before the entries of disks that come later in that order;
-//! 7. where the guest's configuration asks for it, the menu; else the end.
+//! 7. the menu, if a key is pressed soon, or whenever it is where the guest's configuration asks to wait; else the end.
 //!
 //! A start can ask for 6 before 5. Whatever fails is told with its device and its reason, and the next one is tried.
 
@@ -32,6 +32,10 @@ use crate::vendors;
 /// The program of a volume that no boot entry points to, for x86-64.
 pub const REMOVABLE_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 
+/// How long a key is waited for when nothing is left to boot: long enough for somebody who watches, and short for a toolstack
+/// that waits for the guest to end.
+const SECONDS_AFTER_FAILURE: u16 = 5;
+
 /// What a person calls the kernel that the guest's configuration names.
 const KERNEL: &str = "the kernel of the guest's configuration";
 /// And the UEFI Shell that the firmware's image carries.
@@ -45,7 +49,7 @@ pub type Loaded = Result<Handle, String>;
 pub struct Wishes {
     /// The menu before anything is started.
     pub menu: bool,
-    /// The menu, after a key, when nothing is left to boot.
+    /// When nothing is left to boot, wait for a key as long as it takes.
     pub wait: bool,
 }
 
@@ -80,14 +84,16 @@ pub trait Firmware: Variables {
     fn list(&mut self, volume: &Volume, path: &str) -> Result<Vec<DirectoryEntry>, String>;
     /// Whether a volume has something at a path.
     fn exists(&mut self, volume: &Volume, path: &str) -> bool;
+    /// Whether variables outlast the guest.
+    fn variables_last(&self) -> bool;
     /// What is wrong with devices that could not be used at all.
     fn failures(&mut self) -> Vec<String>;
     /// A line on the console.
     fn say(&mut self, line: &str);
     /// Whether somebody asks for the menu by a key, within so many seconds; 0 looks once, `u16::MAX` waits for ever.
     fn is_menu_wanted(&mut self, seconds: u16) -> bool;
-    /// Waits for any key; `false` at once where nothing has keys.
-    fn wait_for_key(&mut self) -> bool;
+    /// Waits for any key, no longer than so many seconds if they are given; `false` if none came, at once where nothing has keys.
+    fn wait_for_key(&mut self, seconds: Option<u16>) -> bool;
     /// Shows the menu, with what came of the last choice, until something is chosen. `Restart` and `PowerOff` it does itself.
     fn menu(&mut self, message: Option<String>) -> Choice;
 }
@@ -111,11 +117,12 @@ pub fn boot(firmware: &mut dyn Firmware, wishes: Wishes) {
     }
     boot.try_everything(indications.recovery);
     loop {
-        if !wishes.wait {
-            return;
-        }
-        boot.firmware.say("Nothing left to boot. Press a key for the boot menu.");
-        if !boot.firmware.wait_for_key() {
+        let (limit, how_long) = match wishes.wait {
+            true => (None, String::new()),
+            false => (Some(SECONDS_AFTER_FAILURE), format!(" within {SECONDS_AFTER_FAILURE} s")),
+        };
+        boot.firmware.say(&format!("Nothing left to boot. Press a key{how_long} for the boot menu."));
+        if !boot.firmware.wait_for_key(limit) {
             return;
         }
         boot.menu();

@@ -10,6 +10,7 @@ use bootmgr::policy::Wishes;
 use drivers::console::Console;
 use drivers::domain::Domain;
 use fs::diagnosis::Diagnosis;
+use handoff::StoreState;
 use hw::xen::XenCpuid;
 use platform::performance::Moment;
 use platform::{GuestKind, Platform};
@@ -116,13 +117,13 @@ fn prepare_hand_over(
     }));
 }
 
-/// Nothing could be booted, and the menu is not asked for: say so, and end.
+/// Nothing could be booted, and nobody asks for the menu: say so, and end.
 fn nothing_left(platform: &Platform, machine: &Machine) -> ! {
     let how = match platform.kind {
         GuestKind::Pvh => "'ovmf.wait' in the guest's cmdline=",
         GuestKind::Hvm => "smbios=[\"oem=ovmf.wait\"]",
     };
-    live::say(&alloc::format!("Nothing left to boot: shutting the guest down. (With {how} it waits for a key.)"));
+    live::say(&alloc::format!("Shutting the guest down. (With {how} it waits for a key as long as it takes.)"));
     machine.reset(Reset::PowerOff)
 }
 
@@ -173,6 +174,10 @@ impl Host for BootHost {
 
     fn start_network_drivers(&self) {
         self.devices.start_network_drivers();
+    }
+
+    fn variables_last(&self) -> bool {
+        runtime_driver::store_report().is_some_and(|report| report.state == StoreState::Daemon)
     }
 
     fn information(&self) -> Vec<(String, String)> {

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use handoff::{Handoff, StoreState};
+use handoff::StoreState;
 use hw::xen::XenCpuid;
 use platform::{GuestKind, Platform};
 use services::api;
@@ -14,6 +14,7 @@ use uefi_raw::protocol::console::GraphicsOutputProtocol;
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
 
 use crate::devices::disk_name;
+use crate::runtime_driver;
 
 /// Names and values.
 pub fn about(platform: &Platform, xen: XenCpuid) -> Vec<(String, String)> {
@@ -45,9 +46,7 @@ fn disks() -> String {
 }
 
 fn variables() -> String {
-    let Ok(handoff) = api::locate_protocol(&handoff::PROTOCOL_GUID) else { return "none".into() };
-    // SAFETY: installed when the variables were handed over, and never taken away.
-    let report = unsafe { (*handoff.cast::<Handoff>()).store_report };
+    let Some(report) = runtime_driver::store_report() else { return "none".into() };
     match report.state {
         StoreState::Opened | StoreState::Blank => {
             format!("{} at the start, {} of {} bytes", report.variables, report.used, report.capacity)

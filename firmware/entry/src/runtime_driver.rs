@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use core::slice;
 
 use bootmgr::live;
-use handoff::{Clock, Handoff, HypercallInstruction, StoreState, TimeSource, VARIABLE_REGION_SIZE};
+use handoff::{Clock, Handoff, HypercallInstruction, StoreReport, StoreState, TimeSource, VARIABLE_REGION_SIZE};
 use hw::hypervisor::Hypervisor;
 use hw::paging::PAGE;
 use hw::xen::Instruction;
@@ -106,11 +106,16 @@ pub fn start(start: &Start) -> Result<Handle> {
     Ok(handle)
 }
 
+/// How the driver found the variables; `None` before it was there.
+pub fn store_report() -> Option<StoreReport> {
+    let handoff = services::api::locate_protocol(&handoff::PROTOCOL_GUID).ok()?;
+    // SAFETY: installed by `hand_over`, and never taken away.
+    Some(unsafe { (*handoff.cast::<Handoff>()).store_report })
+}
+
 /// Says what became of the variables, and how long they live.
 fn report(is_daemon_wanted: bool) {
-    let Ok(handoff) = services::api::locate_protocol(&handoff::PROTOCOL_GUID) else { return };
-    // SAFETY: installed by `hand_over`, and never taken away.
-    let report = unsafe { (*handoff.cast::<Handoff>()).store_report };
+    let Some(report) = store_report() else { return };
     match report.state {
         StoreState::Opened | StoreState::Blank => {
             log::info!("{} variables, {} of {} bytes", report.variables, report.used, report.capacity);

@@ -15,7 +15,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use services::api;
 use services::device_path::{DevicePath, DevicePathBuf, Node};
-use services::event::group;
+use services::event::{SECOND, group};
 use services::file::{DirectoryEntry, FileSource};
 use services::handle::OpenAttributes;
 use services::image::LoadError;
@@ -67,6 +67,8 @@ pub trait Host {
     }
     /// Starts drivers that network devices bring along.
     fn start_network_drivers(&self) {}
+    /// Whether variables outlast the guest.
+    fn variables_last(&self) -> bool;
     /// What is known of the machine, for a person: names and values.
     fn information(&self) -> Vec<(String, String)> {
         Vec::new()
@@ -280,6 +282,10 @@ impl Firmware for Live<'_> {
         disks
     }
 
+    fn variables_last(&self) -> bool {
+        self.host.variables_last()
+    }
+
     fn failures(&mut self) -> Vec<String> {
         self.host.failures()
     }
@@ -292,8 +298,8 @@ impl Firmware for Live<'_> {
         screen::is_menu_wanted(seconds)
     }
 
-    fn wait_for_key(&mut self) -> bool {
-        api::wait_for_key(None).is_some()
+    fn wait_for_key(&mut self, seconds: Option<u16>) -> bool {
+        api::wait_for_key(seconds.map(|seconds| u64::from(seconds) * SECOND)).is_some()
     }
 
     fn menu(&mut self, message: Option<String>) -> Choice {

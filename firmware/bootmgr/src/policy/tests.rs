@@ -33,6 +33,7 @@ struct Scripted {
     /// What the menu was told.
     messages: Vec<Option<String>>,
     asked: Vec<u16>,
+    waited: Vec<Option<u16>>,
     connected: Vec<bool>,
 }
 
@@ -96,6 +97,9 @@ impl Firmware for Scripted {
     fn exists(&mut self, volume: &Volume, path: &str) -> bool {
         self.files.contains_key(&format!("{}:{path}", volume.name))
     }
+    fn variables_last(&self) -> bool {
+        self.key
+    }
     fn failures(&mut self) -> Vec<String> {
         Vec::new()
     }
@@ -106,7 +110,8 @@ impl Firmware for Scripted {
         self.asked.push(seconds);
         self.key
     }
-    fn wait_for_key(&mut self) -> bool {
+    fn wait_for_key(&mut self, seconds: Option<u16>) -> bool {
+        self.waited.push(seconds);
         self.presses.checked_sub(1).map(|left| self.presses = left).is_some()
     }
     fn menu(&mut self, message: Option<String>) -> Choice {
@@ -114,6 +119,8 @@ impl Firmware for Scripted {
         if self.choices.is_empty() { Choice::Continue } else { self.choices.remove(0) }
     }
 }
+
+const NOTHING_LEFT: &str = "Nothing left to boot. Press a key within 5 s for the boot menu.";
 
 fn boot(machine: &mut Scripted) {
     super::boot(machine, Wishes::default());
@@ -229,7 +236,7 @@ fn disks_without_volumes_say_why() {
     let problems = alloc::vec![("xvda".into(), "no partition table".into())];
     machine.disks.push(Disk { volumes: Vec::new(), problems, ..disk("xvda", Class::HardDisk) });
     boot(&mut machine);
-    assert_eq!(machine.said, ["xvda: no partition table"]);
+    assert_eq!(machine.said, ["xvda: no partition table", NOTHING_LEFT]);
     let mut empty = Scripted::default();
     boot(&mut empty);
     assert!(empty.said[0].starts_with("No disks"));
@@ -291,7 +298,7 @@ fn of_disks_that_cannot_be_booted_is_told_before_the_next_one_boots() {
     assert!(machine.said[1].starts_with("xvdb1: no \\EFI\\BOOT\\BOOTX64.EFI,"));
     assert_eq!(machine.said[2], "Starting xvdc1:\\EFI\\BOOT\\BOOTX64.EFI");
     assert!(machine.said[4].starts_with("xvdd1: no"));
-    assert_eq!(machine.said.len(), 5);
+    assert_eq!(machine.said[5..], [NOTHING_LEFT]);
 }
 
 #[test]
@@ -346,12 +353,15 @@ fn platform_recovery_leaves_entries_alone() {
 }
 
 #[test]
-fn when_nothing_is_left_the_menu_comes_after_a_key_if_asked_for() {
-    let mut machine = machine();
-    machine.choices = alloc::vec![Choice::Entry(2)];
-    machine.presses = 1;
-    super::boot(&mut machine, Wishes { wait: true, menu: false });
-    assert_eq!(machine.started, [10, 1, 100, 2, 10, 1, 100]);
+fn when_nothing_is_left_the_menu_comes_after_a_key() {
+    for (wait, limit) in [(true, None), (false, Some(SECONDS_AFTER_FAILURE))] {
+        let mut machine = machine();
+        machine.choices = alloc::vec![Choice::Entry(2)];
+        machine.presses = 1;
+        super::boot(&mut machine, Wishes { wait, menu: false });
+        assert_eq!(machine.started, [10, 1, 100, 2, 10, 1, 100]);
+        assert_eq!(machine.waited, [limit, limit]);
+    }
 }
 
 #[test]
