@@ -1,4 +1,4 @@
-//! Core, runtime driver and layout in; image files out.
+//! Core, runtime driver, layout and perhaps a UEFI Shell in; image files out.
 
 use crate::core_image::CoreImage;
 use crate::elf_header::ElfHeader;
@@ -8,15 +8,31 @@ use crate::image_info::{self, ImageInfo};
 use crate::layout::{ImageLayout, Layout, PAGE, Region, RegionKind};
 use crate::vars;
 use thiserror::Error;
+use uguid::{Guid, guid};
 
 /// Shown by tools that list a volume. Its length keeps the core's contents on a page: see [`FfsFile::with_aligned_section`].
 const CORE_NAME: &str = "OvmfXenCore";
 const RUNTIME_NAME: &str = "RuntimeServices";
+const SHELL_NAME: &str = "UEFI Shell";
+/// The name that the UEFI Shell has in every firmware (EDK2, `ShellPkg`: `gUefiShellFileGuid`). Boot entries and the core find it
+/// by that.
+const SHELL: Guid = guid!("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1");
 const ERASED: u8 = 0xff;
 /// A machine that loads an image as flash puts its end here.
 const FLASH_END: u64 = 1 << 32;
 /// Bytes at the reset vector's end that hold the address of the code it leads to.
 const ENTRY_FIELD: usize = size_of::<u32>();
+
+/// The programs that go into the images.
+#[derive(Debug, Clone, Copy)]
+pub struct Contents<'a> {
+    /// The core.
+    pub core: &'a CoreImage,
+    /// The runtime driver's file, checked by [`crate::runtime_image::check`].
+    pub runtime: &'a [u8],
+    /// A UEFI Shell, checked by [`crate::shell_image::check`].
+    pub shell: Option<&'a [u8]>,
+}
 
 /// A finished image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +71,21 @@ pub enum AssembleError {
         /// What is wrong.
         problem: FvError,
     },
+    /// The code volume holds the firmware, and not the shell beside it.
+    #[error(
+        "image {image:?}: the UEFI Shell ({shell:#x} bytes) does not fit: the files would need {needed:#x} bytes and the code \
+         region has {size:#x}; take a layout with a larger one, as build-support/layout-4m.toml"
+    )]
+    Shell {
+        /// The image.
+        image: String,
+        /// Bytes of the shell.
+        shell: usize,
+        /// What all files need.
+        needed: usize,
+        /// What there is.
+        size: usize,
+    },
     /// The entry point lies outside the code region, or behind 4 GiB.
     #[error("image {image:?}: pvh_entry at image offset {offset:#x} is outside the code region")]
     Entry {
@@ -65,17 +96,12 @@ pub enum AssembleError {
     },
 }
 
-/// Makes every image of the layout. `runtime` is the runtime driver's file, checked by [`crate::runtime_image::check`].
-pub fn assemble(layout: &Layout, core: &CoreImage, runtime: &[u8]) -> Result<Vec<Image>, AssembleError> {
-    layout.images.iter().map(|image| assemble_image(layout, image, core, runtime)).collect()
+/// Makes every image of the layout.
+pub fn assemble(layout: &Layout, contents: &Contents<'_>) -> Result<Vec<Image>, AssembleError> {
+    layout.images.iter().map(|image| assemble_image(layout, image, contents)).collect()
 }
 
-fn assemble_image(
-    layout: &Layout,
-    image: &ImageLayout,
-    core: &CoreImage,
-    runtime: &[u8],
-) -> Result<Image, AssembleError> {
+fn assemble_image(layout: &Layout, image: &ImageLayout, contents: &Contents<'_>) -> Result<Image, AssembleError> {
     let mut bytes = vec![ERASED; image.size as usize];
     if let Some(region) = image.region(RegionKind::Vars) {
         put(&mut bytes, region, &vars::empty(&layout.vars));
@@ -85,7 +111,7 @@ fn assemble_image(
     }
     let mut summary = None;
     if let Some(region) = image.region(RegionKind::Code) {
-        let (volume, code) = code_volume(layout, image, region, core, runtime)?;
+        let (volume, code) = code_volume(layout, image, region, contents)?;
         put(&mut bytes, region, &volume);
         summary = Some(code);
         if let Some(header) = image.region(RegionKind::ElfHeader) {
@@ -104,14 +130,16 @@ fn code_volume(
     layout: &Layout,
     image: &ImageLayout,
     region: Region,
-    core: &CoreImage,
-    runtime: &[u8],
+    contents: &Contents<'_>,
 ) -> Result<(Vec<u8>, CodeSummary), AssembleError> {
-    let full = |problem| AssembleError::Volume { image: image.name.clone(), problem };
+    let core = contents.core;
+    let mut files = vec![core_file(layout, &core.bytes), runtime_file(layout, contents.runtime)];
+    files.extend(contents.shell.map(shell_file));
+    let full = |problem| refusal(image, contents, problem);
     let mut volume = Volume {
         size: region.size as usize,
         name: layout.guids.code_volume,
-        files: vec![core_file(layout, &core.bytes), runtime_file(layout, runtime)],
+        files,
         reset_code: core.reset_vector.clone(),
     };
     // The descriptor does not change the core's size, so the places found without it stay true with it.
@@ -136,6 +164,22 @@ fn core_file(layout: &Layout, bytes: &[u8]) -> FfsFile {
 fn runtime_file(layout: &Layout, bytes: &[u8]) -> FfsFile {
     let sections = [Section::Pe32(bytes), Section::UserInterface(RUNTIME_NAME)];
     FfsFile::with_sections(layout.guids.runtime, FileKind::Driver, &sections)
+}
+
+fn shell_file(bytes: &[u8]) -> FfsFile {
+    let sections = [Section::Pe32(bytes), Section::UserInterface(SHELL_NAME)];
+    FfsFile::with_sections(SHELL, FileKind::Application, &sections)
+}
+
+/// Why the volume cannot be made; a shell that is too large is to blame before the firmware is.
+fn refusal(image: &ImageLayout, contents: &Contents<'_>, problem: FvError) -> AssembleError {
+    let image = image.name.clone();
+    match (problem, contents.shell) {
+        (FvError::Full { needed, size }, Some(shell)) if needed - shell.len() <= size => {
+            AssembleError::Shell { image, shell: shell.len(), needed, size }
+        }
+        (problem, _) => AssembleError::Volume { image, problem },
+    }
 }
 
 fn image_info(image: &ImageLayout, code: Region, core_offset: u64) -> ImageInfo {
@@ -182,13 +226,18 @@ fn put(image: &mut [u8], region: Region, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Core, runtime_driver};
+    use crate::testing::{Core, application, runtime_driver};
 
     const LAYOUT: &str = include_str!("../../layout.toml");
 
+    fn made(layout: &str, core: &CoreImage, shell: Option<&[u8]>) -> Result<Vec<Image>, AssembleError> {
+        let contents = Contents { core, runtime: &runtime_driver(), shell };
+        assemble(&Layout::parse(layout).unwrap(), &contents)
+    }
+
     fn images(core: &Core) -> Vec<Image> {
         let core = CoreImage::from_elf(&core.elf()).unwrap();
-        assemble(&Layout::parse(LAYOUT).unwrap(), &core, &runtime_driver()).unwrap()
+        made(LAYOUT, &core, None).unwrap()
     }
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -289,7 +338,37 @@ mod tests {
         let core = Core { bss: 0, text: vec![0x90; 0xf00], ..Core::default() };
         let mut core = CoreImage::from_elf(&core.elf()).unwrap();
         core.bytes.resize(0x17b000, 0);
-        let error = assemble(&Layout::parse(LAYOUT).unwrap(), &core, &runtime_driver()).err().unwrap().to_string();
-        assert!(error.contains("\"combined\"") && error.contains("smaller"), "{error}");
+        for shell in [None, Some(&application()[..])] {
+            let error = made(LAYOUT, &core, shell).unwrap_err().to_string();
+            assert!(error.contains("\"combined\"") && error.contains("smaller"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_shell_is_an_application_behind_the_files_that_are_always_there() {
+        let core = CoreImage::from_elf(&Core::default().elf()).unwrap();
+        let (shell, driver) = (application(), runtime_driver());
+        let images = made(LAYOUT, &core, Some(&shell)).unwrap();
+        for (with, without) in images[..2].iter().zip(made(LAYOUT, &core, None).unwrap()) {
+            let find = |guid: [u8; 16]| with.bytes.windows(16).position(|window| window == guid).unwrap();
+            let at = find(SHELL.to_bytes());
+            assert_eq!((at % 8, with.bytes[at + 18], with.bytes[at + 27]), (0, 0x09, 0x10));
+            assert_eq!(with.bytes[at + 28..at + 28 + shell.len()], shell);
+            let runtime = find(Layout::parse(LAYOUT).unwrap().guids.runtime.to_bytes());
+            assert_eq!(at, (runtime + 28 + driver.len() + 4 + 32).next_multiple_of(8), "right behind the driver");
+            assert!(with.bytes[..at] == without.bytes[..at]);
+            assert_eq!(with.bytes[with.bytes.len() - 64..], without.bytes[with.bytes.len() - 64..]);
+        }
+        assert_eq!(images[2], made(LAYOUT, &core, None).unwrap()[2]);
+    }
+
+    #[test]
+    fn a_shell_that_does_not_fit_is_named_with_its_size_and_a_layout_that_has_room() {
+        let core = CoreImage::from_elf(&Core::default().elf()).unwrap();
+        let shell = vec![0; 0x18_0000];
+        let error = made(LAYOUT, &core, Some(&shell)).unwrap_err();
+        assert!(matches!(error, AssembleError::Shell { shell: 0x18_0000, size: 0x17_b000, .. }), "{error}");
+        assert!(error.to_string().contains("layout-4m.toml"), "{error}");
+        made(include_str!("../../layout-4m.toml"), &core, Some(&shell)).unwrap();
     }
 }

@@ -34,6 +34,8 @@ pub enum FileKind {
     SecurityCore = 0x03,
     /// A driver.
     Driver = 0x07,
+    /// A program that somebody chooses to start.
+    Application = 0x09,
     /// Nothing but room.
     Padding = 0xf0,
 }

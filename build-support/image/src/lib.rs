@@ -2,7 +2,7 @@
 //!
 //! [`assemble::assemble`] is the whole story in one function; the other modules are the formats it writes:
 //! [`layout`] (the plan, parsed and checked), [`core_image`] (the core's ELF, flattened), [`image_info`] (the descriptor
-//! patched into the core), [`runtime_image`] (the runtime driver, checked), [`ffs`] and [`fv`] (the Platform
+//! patched into the core), [`runtime_image`] and [`shell_image`] (the runtime driver and the UEFI Shell, checked), [`ffs`] and [`fv`] (the Platform
 //! Initialization Specification's files and volumes), [`vars`] (the empty variable store) and [`elf_header`] (what makes
 //! an image bootable as a PVH guest). The other direction: [`dissect`] (any image taken apart, with what is wrong where) and
 //! [`join`] (images split into code and variables, and joined again).
@@ -19,6 +19,7 @@ pub mod image_info;
 pub mod join;
 pub mod layout;
 pub mod runtime_image;
+pub mod shell_image;
 pub mod vars;
 
 mod bytes;

@@ -167,6 +167,11 @@ pub(crate) fn runtime_driver() -> Vec<u8> {
     runtime_driver_with(0x8664, 12)
 }
 
+/// The smallest PE32+ that passes for a UEFI application.
+pub(crate) fn application() -> Vec<u8> {
+    runtime_driver_with(0x8664, 10)
+}
+
 /// The same with another machine and subsystem.
 pub(crate) fn runtime_driver_with(machine: u16, subsystem: u16) -> Vec<u8> {
     let mut out = b"MZ".to_vec();
@@ -219,9 +224,15 @@ fn push64(out: &mut Vec<u8>, values: &[u64]) {
 
 /// The images of our layout with the test core: OVMF.fd, OVMF_CODE.fd, OVMF_VARS.fd.
 pub(crate) fn images() -> [Vec<u8>; 3] {
+    images_with(None)
+}
+
+/// The same with a shell.
+pub(crate) fn images_with(shell: Option<&[u8]>) -> [Vec<u8>; 3] {
     let layout = crate::layout::Layout::parse(include_str!("../../layout.toml")).unwrap();
     let core = crate::core_image::CoreImage::from_elf(&Core::default().elf()).unwrap();
-    let images = crate::assemble::assemble(&layout, &core, &runtime_driver()).unwrap();
+    let contents = crate::assemble::Contents { core: &core, runtime: &runtime_driver(), shell };
+    let images = crate::assemble::assemble(&layout, &contents).unwrap();
     images.into_iter().map(|image| image.bytes).collect::<Vec<_>>().try_into().unwrap()
 }
 

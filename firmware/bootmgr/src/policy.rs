@@ -38,6 +38,8 @@ const SECONDS_AFTER_FAILURE: u16 = 5;
 
 /// What a person calls the kernel that the guest's configuration names.
 const KERNEL: &str = "the kernel of the guest's configuration";
+/// And the UEFI Shell that the firmware's image carries.
+const SHELL: &str = "the firmware's UEFI Shell";
 
 /// A loaded program, or why there is none: a text for a person to read.
 pub type Loaded = Result<Handle, String>;
@@ -61,6 +63,8 @@ pub trait Firmware: Variables {
     fn load_option(&mut self, option: &LoadOption) -> Loaded;
     /// Loads a file of a volume; `None` if it is not there.
     fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded>;
+    /// Loads the UEFI Shell that the firmware's image carries.
+    fn load_shell(&mut self) -> Loaded;
     /// Starts a program; comes back only if the program does.
     fn start(&mut self, program: Handle) -> Status;
     /// Starts a driver or tool before anything is booted; comes back.
@@ -220,6 +224,11 @@ impl<'a> Boot<'a> {
                     let missing = || Err("no such file".to_string());
                     let loaded = self.firmware.load_file(&volume, &path).unwrap_or_else(missing);
                     self.run(&format!("{}:{path}", volume.name), loaded);
+                }
+                Choice::Shell => {
+                    self.set_current(None);
+                    let loaded = self.firmware.load_shell();
+                    self.run(SHELL, loaded);
                 }
             }
             // A shell may have brought drivers or taken volumes away.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bootmgr::devices::DeviceOrder;
-use bootmgr::live::{self, Host, Kernel};
+use bootmgr::live::{self, Host, Kernel, Shell};
 use bootmgr::policy::Wishes;
 use drivers::console::Console;
 use drivers::domain::Domain;
@@ -30,7 +30,7 @@ use crate::machine::Machine;
 use crate::modules::Modules;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
-use crate::{acpi, console, devices, information, logger, runtime_driver, smbios, timeline, tpm};
+use crate::{acpi, console, devices, file, information, logger, runtime_driver, shell, smbios, timeline, tpm};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -57,7 +57,8 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     let mut modules = Modules::sort(&start.platform);
     should("variables", runtime_driver::hand_over(&mut start, &xen, modules.take_variables()));
     should("runtime driver", runtime_driver::start(&start));
-    runtime_driver::release_file(&start);
+    let shell = shell::find(&start);
+    file::release_all_but(&start, shell.as_ref().map(Shell::program));
     services::api::measure_secure_boot_variables();
     services::api::keep_fallback_from_resetting();
     timeline::mark("runtime driver");
@@ -68,8 +69,16 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     timeline::mark("devices");
 
     let wishes = Wishes { menu: start.platform.options.menu, wait: start.platform.options.wait };
-    let host =
-        BootHost { platform: start.platform, xen: start.xen, toolstack, modules, devices, diagnosis, performance };
+    let host = BootHost {
+        platform: start.platform,
+        xen: start.xen,
+        toolstack,
+        modules,
+        shell,
+        devices,
+        diagnosis,
+        performance,
+    };
     live::boot(&host, wishes);
     nothing_left(&host.platform, machine)
 }
@@ -124,6 +133,7 @@ struct BootHost {
     xen: XenCpuid,
     toolstack: Toolstack,
     modules: Modules,
+    shell: Option<Shell>,
     devices: Devices,
     diagnosis: Diagnosis,
     performance: Option<BootPerformance>,
@@ -152,6 +162,10 @@ impl Host for BootHost {
 
     fn kernel(&self) -> Option<Kernel> {
         self.toolstack.kernel().or_else(|| self.modules.kernel(&self.platform))
+    }
+
+    fn shell(&self) -> Option<&Shell> {
+        self.shell.as_ref()
     }
 
     fn device_order(&self) -> DeviceOrder {

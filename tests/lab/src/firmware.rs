@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use image::assemble::{Image, assemble};
+use image::assemble::{Contents, Image, assemble};
 use image::core_image::CoreImage;
 use image::layout::Layout;
 use serde::Deserialize;
@@ -25,6 +25,8 @@ pub struct Built {
     layout: PathBuf,
     /// Which of its images.
     file: String,
+    /// A UEFI Shell for it to carry.
+    shell: Option<Box<Content>>,
 }
 
 /// Code and variables in one image.
@@ -49,11 +51,12 @@ impl Built {
     /// # Errors
     /// The layout is none, or the build that the images under test come from is not the last one here.
     pub fn bytes(&self, sources: &Sources) -> Result<Vec<u8>> {
-        let ours = images(Path::new(LAYOUT))?;
+        let ours = images(Path::new(LAYOUT), None)?;
         let tested = sources.source("firmware:OVMF.fd")?;
         let matches = ours.iter().any(|image| image.file == "OVMF.fd" && image.bytes == tested);
         ensure!(matches, "the last build here is not the image under test: run build-support/build");
-        let made = images(&self.layout)?.into_iter().find(|image| image.file == self.file);
+        let shell = self.shell.as_deref().map(|shell| sources.bytes(shell)).transpose()?;
+        let made = images(&self.layout, shell.as_deref())?.into_iter().find(|image| image.file == self.file);
         Ok(made.with_context(|| format!("{} has no {}", self.layout.display(), self.file))?.bytes)
     }
 }
@@ -84,11 +87,12 @@ impl Vars {
 }
 
 /// All images of a layout, of the core and driver of the last build.
-fn images(layout: &Path) -> Result<Vec<Image>> {
+fn images(layout: &Path, shell: Option<&[u8]>) -> Result<Vec<Image>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let text = String::from_utf8(command::read(&root.join(layout))?)?;
     let layout = Layout::parse(&text).with_context(|| layout.display().to_string())?;
     let core = CoreImage::from_elf(&command::read(&target.join(CORE))?)?;
-    Ok(assemble(&layout, &core, &command::read(&target.join(RUNTIME))?)?)
+    let runtime = command::read(&target.join(RUNTIME))?;
+    Ok(assemble(&layout, &Contents { core: &core, runtime: &runtime, shell })?)
 }

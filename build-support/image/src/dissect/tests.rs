@@ -39,6 +39,22 @@ fn the_files_of_the_code_volume_are_found() {
 }
 
 #[test]
+fn a_shell_is_found_by_its_name_and_splits_and_joins_with_its_image() {
+    let shell = testing::application();
+    let [combined, code, vars] = testing::images_with(Some(&shell));
+    assert_eq!(damages(&combined), []);
+    let dissection = Dissection::of(&combined);
+    let Content::Code(volume) = &dissection.regions[2].content else { panic!("no code") };
+    let file = &volume.files[2];
+    assert_eq!((file.name.as_deref(), file.kind), (Some("UEFI Shell"), 0x09));
+    assert_eq!(file.guid.to_string(), "7c04a583-9e3e-4f1c-ad65-e05268d0b4d1");
+    let program = file.payload.unwrap();
+    assert_eq!(combined[program.offset as usize..][..program.size as usize], shell);
+    assert_eq!(crate::join::split(&combined), Ok((code.clone(), vars.clone())));
+    assert_eq!(crate::join::join(&code, &vars), Ok(combined));
+}
+
+#[test]
 fn a_region_that_is_damaged_is_named_with_the_place() {
     let [combined, ..] = testing::images();
     for (at, place, words) in [

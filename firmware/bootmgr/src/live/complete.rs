@@ -4,21 +4,29 @@ use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use services::Guid;
 use services::api;
-use services::device_path::{DevicePath, DevicePathBuf, Node, Signature};
+use services::device_path::{DevicePath, DevicePathBuf, Node, RawNode, Signature};
 use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
-use uefi_raw::protocol::media::LoadFileProtocol;
+use uefi_raw::protocol::media::{LoadFile2Protocol, LoadFileProtocol};
 
 use super::with_paths;
 use crate::policy;
 
 /// The whole device paths that a boot entry's path stands for: itself, or for a path that starts with a partition or a file,
 /// that on every volume it fits. A path to a device alone gets the removable media path on the volumes below it, or stays for
-/// a device that chooses its program itself.
+/// a device that chooses its program itself. A file of a firmware volume is the one of that name here, whatever volume it was
+/// in: the firmware that made the entry may have been another.
 ///
 /// # Errors
 /// For a short form that nothing here can complete.
 pub(super) fn complete(path: &DevicePath) -> Result<Vec<DevicePathBuf>, String> {
+    if let Some(guid) = path.last().as_ref().and_then(firmware_file) {
+        let own = with_paths(&LoadFile2Protocol::GUID).into_iter().map(|(_, own)| own);
+        let mut same = own.filter(|own| own.last().as_ref().and_then(firmware_file) == Some(guid));
+        let none = "a program inside of a firmware, which this one's image does not carry";
+        return same.next().map(|own| Vec::from([own])).ok_or_else(|| none.into());
+    }
     let has_file = path.nodes().any(|node| matches!(node, Node::FilePath(_)));
     let default = Node::FilePath(policy::REMOVABLE_PATH.to_string());
     let prefixes: Vec<DevicePathBuf> = match path.nodes().next() {
@@ -57,6 +65,14 @@ fn has_load_file(path: &DevicePath) -> bool {
     found.is_ok_and(|(_, remaining)| remaining.is_empty())
 }
 
+/// The name of the file, if the node is one of a firmware volume.
+pub(super) fn firmware_file(node: &RawNode<'_>) -> Option<Guid> {
+    match node.decode() {
+        Node::FirmwareFile { guid } => Some(guid),
+        _ => None,
+    }
+}
+
 fn is_partition(node: &Node, wanted_start: u64, wanted: &Signature) -> bool {
     matches!(node, Node::HardDrive { start, signature, .. } if *start == wanted_start && signature == wanted)
 }
@@ -77,6 +93,7 @@ fn join(volume: &DevicePathBuf, path: &DevicePath, skip: usize) -> DevicePathBuf
 #[cfg(not(miri))]
 mod tests {
     use super::*;
+    use crate::live::shell::{self, Shell};
     use core::ptr::null_mut;
     use services::device_path::PartitionFormat;
     use uefi_raw::protocol::device_path::DevicePathProtocol;
@@ -132,6 +149,18 @@ mod tests {
         // A whole path stays; what cannot be completed says why.
         let long = whole(&volumes[0], &grub);
         assert_eq!(complete(&long), Ok(Vec::from([long.clone()])));
+        // The shell of another firmware, by the name of its volume or by its place in memory; another program.
+        let (volume, program) = (Guid::from_bytes([1; 16]), b"MZ");
+        let shell = Shell::publish(volume, program).unwrap();
+        let in_firmware = |node: Node, guid: Guid| path(&[node, Node::FirmwareFile { guid }]);
+        let others = Guid::from_bytes([2; 16]);
+        let mapped = Node::MemoryMapped { memory_type: 11, start: 0x80_0000, end: 0xFF_FFFF };
+        for node in [Node::FirmwareVolume { guid: others }, Node::FirmwareVolume { guid: volume }, mapped] {
+            let own = complete(&in_firmware(node, shell::FILE)).unwrap();
+            assert_eq!(own.iter().map(DevicePathBuf::as_path).collect::<Vec<_>>(), [shell.path()]);
+        }
+        let other = in_firmware(Node::FirmwareVolume { guid: volume }, others);
+        assert!(complete(&other).unwrap_err().contains("does not carry"));
         let usb = Node::UsbClass { vendor: 0xFFFF, product: 0xFFFF, class: 8, sub_class: 6, protocol: 0x50 };
         assert!(complete(&path(&[usb, grub])).unwrap_err().contains("USB"));
         assert!(complete(&path(&[Node::Uri { uri: "http://x/".into() }])).unwrap_err().contains("HTTP"));

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`complete`] | short-form device paths become whole |
 //! | [`runtime`] | the runtime services: variables, time, reset |
+//! | [`shell`] | the UEFI Shell that the image carries |
 //! | [`system`] | what the menu asks |
 //! | [`screen`] | the console as the menu's display and keyboard |
 
@@ -33,7 +34,10 @@ use crate::status::status_text;
 mod complete;
 mod runtime;
 mod screen;
+pub mod shell;
 mod system;
+
+pub use shell::Shell;
 
 /// Vendor media of the RAM disk that a Linux kernel's EFI stub takes: `LINUX_EFI_INITRD_MEDIA_GUID` (Linux,
 /// `include/linux/efi.h`).
@@ -51,6 +55,10 @@ pub trait Host {
     fn failures(&self) -> Vec<String>;
     /// What the guest's configuration gives to boot beside the disks.
     fn kernel(&self) -> Option<Kernel> {
+        None
+    }
+    /// The UEFI Shell that the firmware's image carries.
+    fn shell(&self) -> Option<&Shell> {
         None
     }
     /// In which order devices are tried.
@@ -102,7 +110,8 @@ pub fn boot(host: &dyn Host, wishes: Wishes) {
 impl Live<'_> {
     fn load(&mut self, path: &DevicePath) -> Result<Handle, LoadError> {
         self.host.loading();
-        api::load_image(true, api::firmware_image(), Some(path), None)
+        let built_in = self.host.shell().filter(|shell| shell.path() == path).map(Shell::program);
+        api::load_image(true, api::firmware_image(), Some(path), built_in)
     }
 
     /// Loads a kernel, and publishes its RAM disk where it looks for one.
@@ -217,6 +226,11 @@ impl Firmware for Live<'_> {
             Err(LoadError::NotFound) => None,
             loaded => Some(loaded.map_err(|error| error.to_string())),
         }
+    }
+
+    fn load_shell(&mut self) -> Loaded {
+        let path = self.host.shell().map(|shell| shell.path().to_owned()).ok_or("this image carries none")?;
+        self.load(&path).map_err(|error| error.to_string())
     }
 
     fn start(&mut self, program: Handle) -> Status {

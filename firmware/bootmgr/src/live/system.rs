@@ -15,6 +15,7 @@ use crate::automatic;
 use crate::devices::{Class, Volume};
 use crate::load_option::LoadOption;
 use crate::menu::System;
+use crate::menu::start::IN_FIRMWARE;
 
 impl System for Live<'_> {
     fn name(&self) -> String {
@@ -38,6 +39,10 @@ impl System for Live<'_> {
 
     fn read(&mut self, volume: &Volume, path: &str) -> Result<Vec<u8>, String> {
         api::read_file(volume.handle, path).map_err(|error| error.to_string())
+    }
+
+    fn has_shell(&self) -> bool {
+        self.host.shell().is_some()
     }
 
     fn place(&mut self, option: &LoadOption) -> String {
@@ -81,8 +86,11 @@ impl System for Live<'_> {
 }
 
 impl Live<'_> {
-    /// A file on a volume that has a name; `None` for anything else.
+    /// A file on a volume that has a name, or the firmware's shell; `None` for anything else.
     fn place_of(&self, whole: &DevicePathBuf) -> Option<String> {
+        if self.host.shell().is_some_and(|shell| shell.path() == whole.as_path()) {
+            return Some(IN_FIRMWARE.into());
+        }
         let (handle, rest) = api::locate_device_path(&SimpleFileSystemProtocol::GUID, whole).ok()?;
         let mut volumes = self.disks.iter().flat_map(|disk| &disk.volumes);
         let volume = volumes.find(|volume| volume.handle == handle)?;

@@ -73,6 +73,8 @@ pub enum Choice {
         /// Its path on the volume.
         path: String,
     },
+    /// Start the UEFI Shell of the firmware's image.
+    Shell,
 }
 
 /// What the menu needs of the firmware.
@@ -91,6 +93,8 @@ pub trait System: Variables {
     /// # Errors
     /// What a person should read.
     fn read(&mut self, volume: &Volume, path: &str) -> Result<Vec<u8>, String>;
+    /// Whether the firmware's image carries a UEFI Shell.
+    fn has_shell(&self) -> bool;
     /// Where the program of an entry is, in words.
     fn place(&mut self, option: &LoadOption) -> String;
     /// What is known of the machine: names and values.

@@ -14,6 +14,9 @@ use super::{Choice, Key, Next, Page, System};
 use crate::devices::Volume;
 use crate::variables::BOOT;
 
+/// Where a program is that the firmware's image carries.
+pub const IN_FIRMWARE: &str = "in the firmware";
+
 /// Where UEFI shells are kept.
 const SHELLS: [&str; 5] = [
     "\\shellx64.efi",
@@ -27,6 +30,7 @@ const SHELLS: [&str; 5] = [
 enum Item {
     Entry(u16),
     File,
+    OwnShell,
     Shell(Volume, &'static str),
     Order,
     Keys,
@@ -68,6 +72,9 @@ impl Page for StartPage {
             }
         }
         rows.push(Row::new(Item::File, "A file \u{2026}", ""));
+        if system.has_shell() {
+            rows.push(Row::new(Item::OwnShell, "UEFI Shell", IN_FIRMWARE));
+        }
         if let Some((volume, path)) = shell {
             let place = alloc::format!("{}:{path}", volume.name);
             rows.push(Row::new(Item::Shell(volume, path), "UEFI Shell", place));
@@ -98,6 +105,7 @@ impl Page for StartPage {
         match self.list.selected().cloned() {
             Some(Item::Entry(number)) => Next::Leave(Choice::Entry(number)),
             Some(Item::File) => Next::Open(Box::new(Browser::new(Purpose::Start))),
+            Some(Item::OwnShell) => Next::Leave(Choice::Shell),
             Some(Item::Shell(volume, path)) => Next::Leave(Choice::File { volume, path: path.into() }),
             Some(Item::Order) => Next::Open(Box::<OrderPage>::default()),
             Some(Item::Keys) => Next::Open(Box::<KeyPage>::default()),

@@ -18,6 +18,8 @@ struct Machine {
     store: Store,
     /// Files by volume and path.
     files: BTreeMap<String, Vec<u8>>,
+    /// The firmware has a shell of its own.
+    shell: bool,
     reset: Option<&'static str>,
 }
 
@@ -60,6 +62,9 @@ impl System for Machine {
     }
     fn read(&mut self, volume: &Volume, path: &str) -> Result<Vec<u8>, String> {
         self.files.get(&format!("{}:{path}", volume.name)).cloned().ok_or_else(|| "not found".to_string())
+    }
+    fn has_shell(&self) -> bool {
+        self.shell
     }
     fn place(&mut self, option: &LoadOption) -> String {
         format!("xvda1:\\EFI\\{}", option.description)
@@ -193,6 +198,18 @@ fn the_shell_is_found_where_shells_are_kept() {
     let path = "\\EFI\\tools\\shellx64.efi".to_string();
     let (choice, _) = on_80x25(&mut machine(), "4");
     assert_eq!(choice, Choice::File { volume: Volume { name: "xvda1".into(), handle: handle(0) }, path });
+}
+
+#[test]
+fn the_firmware_s_own_shell_stands_before_one_on_a_volume() {
+    let mut machine = machine();
+    machine.shell = true;
+    let (choice, shown) = on_80x25(&mut machine, "4");
+    assert_eq!(choice, Choice::Shell);
+    assert!(shown.contains("4 UEFI Shell") && shown.contains("in the firmware"), "{shown}");
+    assert!(matches!(on_80x25(&mut machine, "5").0, Choice::File { .. }));
+    machine.files.clear();
+    assert_eq!(on_80x25(&mut machine, "jjj\n").0, Choice::Shell);
 }
 
 #[test]

@@ -18,6 +18,7 @@ struct Scripted {
     networks: Vec<Network>,
     options: BTreeMap<String, Loaded>,
     files: BTreeMap<String, Loaded>,
+    shell: Option<Handle>,
     disks: Vec<Disk>,
     /// What is chosen in the menu, one after the other; then to go on.
     choices: Vec<Choice>,
@@ -63,6 +64,9 @@ impl Firmware for Scripted {
     }
     fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded> {
         self.files.get(&format!("{}:{path}", volume.name)).cloned()
+    }
+    fn load_shell(&mut self) -> Loaded {
+        self.shell.ok_or_else(|| "none".to_string())
     }
     fn start(&mut self, program: Handle) -> Status {
         self.started.push(program as usize);
@@ -312,13 +316,15 @@ fn what_is_chosen_in_the_menu_is_started_and_the_menu_told_what_came_of_it() {
     let mut machine = zoo();
     machine.key = true;
     let file = Choice::File { volume: machine.disks[1].volumes[0].clone(), path: REMOVABLE_PATH.into() };
-    machine.choices = alloc::vec![Choice::Entry(2), file, Choice::Entry(0x77)];
+    machine.shell = Some(handle(7));
+    machine.choices = alloc::vec![Choice::Entry(2), file, Choice::Entry(0x77), Choice::Shell];
     boot(&mut machine);
-    assert_eq!(machine.started[..3], [2, 101, 10]);
+    assert_eq!(machine.started[..4], [2, 101, 7, 10]);
     let told = |text: &str| Some(text.to_string());
     assert_eq!(machine.messages[1], told("Boot0002 \"two\": came back: aborted"));
     assert_eq!(machine.messages[3], told("Boot0077: does not exist"));
-    assert_eq!(machine.current[..2], [Some(alloc::vec![2, 0]), None]);
+    assert_eq!(machine.messages[4], told("the firmware's UEFI Shell: came back: aborted"));
+    assert_eq!(machine.current[..3], [Some(alloc::vec![2, 0]), None, None]);
 }
 
 #[test]
