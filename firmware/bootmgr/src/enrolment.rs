@@ -130,11 +130,12 @@ fn answer<V: Variables + ?Sized>(variables: &V, database: Database, written: Res
         return format!("{name}: written. It has {entries} {} now.", if entries == 1 { "entry" } else { "entries" });
     };
     let in_setup_mode = variables.get(&GLOBAL, "SetupMode").is_some_and(|mode| mode == [1]);
-    let why = match status {
-        Status::SECURITY_VIOLATION | Status::ACCESS_DENIED if !in_setup_mode => " It has to be signed.",
-        _ => "",
-    };
-    format!("{name}: the firmware says: {}.{why}", status_text(status))
+    match status {
+        Status::SECURITY_VIOLATION | Status::ACCESS_DENIED if !in_setup_mode => {
+            format!("{name}: not changed. Nobody who may change it has signed this.")
+        }
+        other => format!("{name}: not changed: {}.", status_text(other)),
+    }
 }
 
 /// Finds out what a file holds.
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(clear(&mut variables, Database::Forbidden, time(2)), "dbx: written. It has 0 entries now.");
         let mut enrol = |database, file: &[u8], second| super::enrol(&mut variables, database, file, time(second));
         // The owner's certificate is looked into, and this one only begins like one.
-        let refused = "PK: the firmware says: invalid parameter.";
+        let refused = "PK: not changed: invalid parameter.";
         assert_eq!(enrol(Database::PlatformKey, &certificate(), 3), refused);
         assert_eq!(count(&variables, Database::PlatformKey), None);
     }
