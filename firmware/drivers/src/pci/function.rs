@@ -17,7 +17,7 @@ const BRIDGE: u8 = 1;
 /// BARs by header layout.
 const BARS: [u8; 2] = [6, 2];
 /// The device that offers Xen's paravirtual devices to a guest, and the identity that XCP-ng gives it.
-const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
+pub(super) const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
 /// Most memory that a display is taken to have.
 const DISPLAY_MEMORY_MAX: u64 = 256 << 20;
 /// Longest list of capabilities: 192 bytes of 4.
@@ -56,7 +56,7 @@ pub struct Function {
 
 impl Function {
     /// Reads what is at `address`, behind `bridge`; `None` where there is no function. Tells too whether the device has more.
-    fn read(machine: EmulatedMachine, bridge: Option<Address>, address: Address) -> Option<(Self, bool)> {
+    pub(super) fn read(machine: EmulatedMachine, bridge: Option<Address>, address: Address) -> Option<(Self, bool)> {
         let configuration = Configuration::new(machine.ports);
         let id = configuration.read_u32(address, register::VENDOR);
         if id & 0xFFFF == 0xFFFF || id & 0xFFFF == 0 {
@@ -288,7 +288,7 @@ impl Function {
 }
 
 /// Makes the memory of displays end where the next BAR begins.
-fn limit_display_memory(functions: &mut [Function]) {
+pub(super) fn limit_display_memory(functions: &mut [Function]) {
     let bars = functions.iter().flat_map(|function| function.bars.into_iter().flatten());
     let starts: Vec<u64> = bars
         .filter_map(|bar| match bar {
@@ -367,39 +367,4 @@ impl PciDevice for Function {
             _ => self.write_u32(offset, value),
         }
     }
-}
-
-/// All functions, by address: bus 0 and what its bridges lead to.
-pub fn scan(machine: EmulatedMachine) -> Vec<Function> {
-    let mut functions = Vec::new();
-    // A bus is visited once, whatever bridges say.
-    let mut buses = alloc::vec![(0, None)];
-    let mut next = 0;
-    while let Some(&(bus, bridge)) = buses.get(next) {
-        next += 1;
-        for device in 0..32 {
-            for function in scan_device(machine, bridge, bus, device) {
-                if function.is_bridge() {
-                    let secondary = function.read_u8(register::SECONDARY_BUS);
-                    if buses.iter().all(|(known, _)| *known != secondary) {
-                        buses.push((secondary, Some(function.address)));
-                    }
-                }
-                functions.push(function);
-            }
-        }
-    }
-    functions.sort_by_key(Function::address);
-    limit_display_memory(&mut functions);
-    functions
-}
-
-fn scan_device(machine: EmulatedMachine, bridge: Option<Address>, bus: u8, device: u8) -> Vec<Function> {
-    let read = |function| Function::read(machine, bridge, Address { bus, device, function });
-    let Some((first, more)) = read(0) else { return Vec::new() };
-    let mut functions = alloc::vec![first];
-    if more {
-        functions.extend((1..8).filter_map(read).map(|(function, _)| function));
-    }
-    functions
 }

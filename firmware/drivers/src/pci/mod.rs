@@ -6,6 +6,7 @@
 //! | [`Function`] | one function: identity, BARs, switches |
 //! | [`Bus`] | all functions, and those published as handles |
 //! | [`publish`] | the bus in the UEFI driver model |
+//! | [`shows_xen_platform`] | a first look |
 //! | [`scan`] | all functions there are |
 //! | [`rom`], [`decompress`] | what is in an option ROM |
 //! | [`option_rom`] | starts the drivers in option ROMs |
@@ -19,6 +20,7 @@ pub mod decompress;
 mod function;
 pub mod option_rom;
 pub mod rom;
+mod scan;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -28,7 +30,8 @@ pub(crate) use binding::ROOT;
 pub use binding::publish;
 pub use bus::Bus;
 pub use configuration::Configuration;
-pub use function::{Class, Function, scan};
+pub use function::{Class, Function};
+pub use scan::{scan, shows_xen_platform};
 pub use services::pci::{Address, Bar};
 
 /// Base classes (PCI 3.0 appendix D).
