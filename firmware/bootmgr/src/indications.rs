@@ -3,8 +3,9 @@
 
 use services::device_path::{DevicePathBuf, Node};
 
+use crate::firmware::Firmware;
 use crate::load_option::{ACTIVE, LoadOption};
-use crate::policy::{Firmware, REMOVABLE_PATH};
+use crate::policy::REMOVABLE_PATH;
 use crate::variables::{self, GLOBAL, OURS, VOLATILE};
 
 /// `EFI_OS_INDICATIONS_BOOT_TO_FW_UI`.

@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`policy`] | the order, from the guest's configuration to what every device has |
+//! | [`firmware`] | what it needs of the firmware |
 //! | [`load_option`] | `Boot####` variables: their format |
 //! | [`variables`] | numbered options, and the variables beside them |
 //! | [`devices`] | disks, volumes, network devices, and the order of their kinds |
@@ -14,7 +15,7 @@
 //! | [`status`] | status codes in words |
 //! | [`live`] | the view of the running firmware that policy and menu have |
 //!
-//! Policy and menu decide through the traits [`policy::Firmware`] and [`menu::System`], so a test runs them against a scripted
+//! Policy and menu decide through the traits [`firmware::Firmware`] and [`menu::System`], so a test runs them against a scripted
 //! machine.
 #![cfg_attr(not(test), no_std)]
 
@@ -23,6 +24,7 @@ extern crate alloc;
 pub mod automatic;
 pub mod devices;
 pub mod enrolment;
+pub mod firmware;
 pub mod indications;
 pub mod live;
 pub mod load_option;

@@ -17,16 +17,16 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use services::file::DirectoryEntry;
-use services::{Handle, Status};
+use services::Status;
 
 use crate::automatic;
-use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
+use crate::devices::{Class, DeviceOrder, Disk, Volume};
+use crate::firmware::{Firmware, Loaded};
 use crate::indications::{self, Indications};
 use crate::load_option::{FORCE_RECONNECT, LoadOption};
 use crate::menu::Choice;
 use crate::status::status_text;
-use crate::variables::{self, BOOT, DRIVER, GLOBAL, Options, SYSTEM_PREPARATION, VOLATILE, Variables};
+use crate::variables::{self, BOOT, DRIVER, GLOBAL, Options, SYSTEM_PREPARATION, VOLATILE};
 use crate::vendors;
 
 /// The program of a volume that no boot entry points to, for x86-64.
@@ -41,9 +41,6 @@ const KERNEL: &str = "the kernel of the guest's configuration";
 /// And the UEFI Shell that the firmware's image carries.
 const SHELL: &str = "the firmware's UEFI Shell";
 
-/// A loaded program, or why there is none: a text for a person to read.
-pub type Loaded = Result<Handle, String>;
-
 /// What the guest's configuration asks of the boot manager.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Wishes {
@@ -51,51 +48,6 @@ pub struct Wishes {
     pub menu: bool,
     /// When nothing is left to boot, wait for a key as long as it takes.
     pub wait: bool,
-}
-
-/// What the policy needs of the firmware.
-pub trait Firmware: Variables {
-    /// Loads the kernel that the guest's configuration names; `None` if it names none.
-    fn load_kernel(&mut self) -> Option<Loaded>;
-    /// In which order devices are tried.
-    fn device_order(&mut self) -> DeviceOrder;
-    /// Loads the program of a load option; short-form paths are completed.
-    fn load_option(&mut self, option: &LoadOption) -> Loaded;
-    /// Loads a file of a volume; `None` if it is not there.
-    fn load_file(&mut self, volume: &Volume, path: &str) -> Option<Loaded>;
-    /// Loads the UEFI Shell that the firmware's image carries.
-    fn load_shell(&mut self) -> Loaded;
-    /// Starts a program; comes back only if the program does.
-    fn start(&mut self, program: Handle) -> Status;
-    /// Starts a driver or tool before anything is booted; comes back.
-    fn start_before(&mut self, program: Handle) -> Status;
-    /// Gives devices the drivers that are there now; with `anew` those that they have are taken away first.
-    fn connect(&mut self, anew: bool);
-    /// Loads what a network device chooses.
-    fn load_network(&mut self, network: &Network) -> Loaded;
-    /// Network devices; their drivers are started now if they were not.
-    fn networks(&mut self) -> Vec<Network>;
-    /// Disks in a stable order.
-    fn disks(&mut self) -> Vec<Disk>;
-    /// Lists a directory of a volume.
-    ///
-    /// # Errors
-    /// What a person should read.
-    fn list(&mut self, volume: &Volume, path: &str) -> Result<Vec<DirectoryEntry>, String>;
-    /// Whether a volume has something at a path.
-    fn exists(&mut self, volume: &Volume, path: &str) -> bool;
-    /// Whether variables outlast the guest.
-    fn variables_last(&self) -> bool;
-    /// What is wrong with devices that could not be used at all.
-    fn failures(&mut self) -> Vec<String>;
-    /// A line on the console.
-    fn say(&mut self, line: &str);
-    /// Whether somebody asks for the menu by a key, within so many seconds; 0 looks once, `u16::MAX` waits for ever.
-    fn is_menu_wanted(&mut self, seconds: u16) -> bool;
-    /// Waits for any key, no longer than so many seconds if they are given; `false` if none came, at once where nothing has keys.
-    fn wait_for_key(&mut self, seconds: Option<u16>) -> bool;
-    /// Shows the menu, with what came of the last choice, until something is chosen. `Restart` and `PowerOff` it does itself.
-    fn menu(&mut self, message: Option<String>) -> Choice;
 }
 
 /// Tries everything there is. Comes back when nothing is left to try.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::devices::Volume;
-use crate::policy::Firmware;
+use crate::firmware::Firmware;
 
 /// Folder of the vendors' folders.
 const VENDORS: &str = "\\EFI";

@@ -1,4 +1,4 @@
-//! The running firmware behind [`crate::policy::Firmware`] and [`crate::menu::System`].
+//! The running firmware behind [`crate::firmware::Firmware`] and [`crate::menu::System`].
 //!
 //! | module | what |
 //! | --- | --- |
@@ -26,9 +26,10 @@ use uefi_raw::protocol::file_system::SimpleFileSystemProtocol;
 use uefi_raw::protocol::media::LoadFileProtocol;
 
 use crate::devices::{Class, DeviceOrder, Disk, Network, Volume};
+use crate::firmware::{Firmware, Loaded};
 use crate::load_option::LoadOption;
 use crate::menu::{self, Choice};
-use crate::policy::{self, Firmware, Loaded, Wishes};
+use crate::policy::{self, Wishes};
 use crate::status::status_text;
 
 mod complete;

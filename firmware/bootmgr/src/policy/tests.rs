@@ -2,12 +2,16 @@
 
 use alloc::collections::BTreeMap;
 
+use services::Handle;
+use services::file::DirectoryEntry;
 use uefi_raw::Guid;
 use uefi_raw::table::runtime::VariableAttributes;
 
 use super::*;
+use crate::devices::Network;
 use crate::load_option::ACTIVE;
 use crate::testing::{Store, disk, entry, handle};
+use crate::variables::Variables;
 
 /// A machine made of tables: which variables there are, what loads, what a program returns.
 #[derive(Default)]
