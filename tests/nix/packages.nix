@@ -16,6 +16,7 @@ let
             builder = "/bin/bash";
             args = [ ./build.sh ];
             BASH_ENV = ./bash.sh;
+            setup = ./setup.sh;
           }
           // removeAttrs attributes [
             "meta"
@@ -137,7 +138,10 @@ let
         }
         // removeAttrs arguments [ "packages" ]
         // {
-          nativeBuildInputs = arguments.packages or [ ];
+          nativeBuildInputs = arguments.packages ++ arguments.nativeBuildInputs;
+          outputs = [ "out" ];
+          # What `nix develop` reads.
+          stdenv = machine "stdenv" "mkdir $out && cp $setup $out/setup";
         }
       );
     nixfmt-tree = nothing "nixfmt-tree";

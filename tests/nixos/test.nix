@@ -3,6 +3,7 @@
 {
   lib,
   testers,
+  version,
   guest,
   lab,
   self,
@@ -10,7 +11,7 @@
 let
   firmware = "/etc/xen/ovmf-xen";
   pins = builtins.filter (lib.hasSuffix ".fd") (
-    lib.splitString "\n" (builtins.readFile ../../release/0.1.0/SHA256SUMS)
+    lib.splitString "\n" (builtins.readFile (../../release + "/${version}/SHA256SUMS"))
   );
 
   testWith =
