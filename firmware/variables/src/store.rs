@@ -26,6 +26,9 @@ use crate::name::{Key, StoredName};
 
 pub use walk::Slot;
 
+/// Words of bits that tell which hashes of keys were seen: enough for a full store of small variables.
+const SEEN_WORDS: usize = 128;
+
 /// Why a variable could not be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreError {
@@ -144,6 +147,9 @@ pub struct Store<B> {
     soiled: bool,
     /// The backend failed, so memory and medium differ.
     out_of_date: bool,
+    /// Some variable has more than one live record, as damage or a cut leaves it. Where none has, each of them counts, and
+    /// nobody need look for others.
+    repeats: bool,
 }
 
 impl<B: Backend> Store<B> {
@@ -173,7 +179,7 @@ impl<B: Backend> Store<B> {
     }
 
     fn with_limit(backend: B, start: usize, limit: usize) -> Self {
-        let mut store = Self { backend, start, limit, free: 0, soiled: false, out_of_date: false };
+        let mut store = Self { backend, start, limit, free: 0, soiled: false, out_of_date: false, repeats: true };
         let mut position = store.first();
         store.free = loop {
             match store.entry(position) {
@@ -182,6 +188,7 @@ impl<B: Backend> Store<B> {
             }
         };
         store.soiled = store.bytes(position..limit).iter().any(|&byte| byte != ERASED);
+        store.repeats = store.has_copies();
         store
     }
 
@@ -336,6 +343,7 @@ impl<B: Backend> Store<B> {
             // The new value is durable: a failure from here on is none for the caller.
             let deleted = old.header.state & state::IN_DELETED_TRANSITION & state::DELETED;
             self.out_of_date = self.set_state(old.position, deleted).is_err();
+            self.repeats |= self.out_of_date;
         }
         Ok(())
     }
@@ -440,9 +448,10 @@ impl<B: Backend> Store<B> {
                     record.next
                 }
                 Entry::Damaged { next } | Entry::Dead { next } => next,
-                Entry::Broken | Entry::End => return,
+                Entry::Broken | Entry::End => break,
             };
         }
+        self.repeats = false;
     }
 
     /// Deletes all live copies but `chosen`, so that none of them comes up when `chosen` is gone.
@@ -497,18 +506,48 @@ impl<B: Backend> Store<B> {
 
     /// Whether `record` is the one that counts among the copies of its key: the first complete one, else the first.
     fn is_chosen(&self, record: &Record) -> bool {
-        let same_key = |other: &Record| {
-            other.header.vendor == record.header.vendor
-                && other.header.name_size == record.header.name_size
-                && self.name(other) == self.name(record)
-        };
+        !self.repeats || self.is_chosen_of_copies(record)
+    }
+
+    fn is_chosen_of_copies(&self, record: &Record) -> bool {
         let added = record.header.state == state::ADDED;
         let mut others = self.live(self.first()).filter(|other| other.position != record.position);
         !others.any(|other| {
             let other_added = other.header.state == state::ADDED;
             let wins = if added == other_added { other.position < record.position } else { other_added };
-            wins && same_key(&other)
+            wins && self.same_key(&other, record)
         })
+    }
+
+    /// Whether some key has more than one live record. Only a record whose key's hash was seen is compared with the others, so
+    /// that a walk over a large store is about as long as the store.
+    fn has_copies(&self) -> bool {
+        let mut seen = [0u64; SEEN_WORDS];
+        self.live(self.first()).any(|record| {
+            let hash = self.hash(&record);
+            let Some(word) = seen.get_mut(hash / 64 % SEEN_WORDS) else { return true };
+            let bit = 1 << (hash % 64);
+            let was_seen = *word & bit != 0;
+            *word |= bit;
+            was_seen
+                && self
+                    .live(self.first())
+                    .any(|other| other.position < record.position && self.same_key(&other, &record))
+        })
+    }
+
+    /// Of vendor and name (FNV-1a).
+    fn hash(&self, record: &Record) -> usize {
+        let vendor = record.header.vendor.to_bytes();
+        let bytes = vendor.iter().chain(self.name(record));
+        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+            as usize
+    }
+
+    fn same_key(&self, one: &Record, other: &Record) -> bool {
+        one.header.vendor == other.header.vendor
+            && one.header.name_size == other.header.name_size
+            && self.name(one) == self.name(other)
     }
 
     fn live(&self, from: usize) -> impl Iterator<Item = Record> + '_ {
