@@ -24,10 +24,8 @@ use crate::backend::{Backend, BackendError};
 use crate::format::{ERASED, RecordHeader, StoreHeader, StoreHeaderError, align, state};
 use crate::name::{Key, StoredName};
 
+use filter::Filter;
 pub use walk::Slot;
-
-/// Words of bits that tell which hashes of keys were seen: enough for a full store of small variables.
-const SEEN_WORDS: usize = 128;
 
 /// Why a variable could not be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,6 +145,8 @@ pub struct Store<B> {
     soiled: bool,
     /// The backend failed, so memory and medium differ.
     out_of_date: bool,
+    /// The keys that there may be.
+    filter: Filter,
     /// Some variable has more than one live record, as damage or a cut leaves it. Where none has, each of them counts, and
     /// nobody need look for others.
     repeats: bool,
@@ -179,7 +179,16 @@ impl<B: Backend> Store<B> {
     }
 
     fn with_limit(backend: B, start: usize, limit: usize) -> Self {
-        let mut store = Self { backend, start, limit, free: 0, soiled: false, out_of_date: false, repeats: true };
+        let mut store = Self {
+            backend,
+            start,
+            limit,
+            free: 0,
+            soiled: false,
+            out_of_date: false,
+            filter: Filter::new(),
+            repeats: true,
+        };
         let mut position = store.first();
         store.free = loop {
             match store.entry(position) {
@@ -188,12 +197,15 @@ impl<B: Backend> Store<B> {
             }
         };
         store.soiled = store.bytes(position..limit).iter().any(|&byte| byte != ERASED);
-        store.repeats = store.has_copies();
+        store.index();
         store
     }
 
     /// The variable of that key.
     pub fn find(&self, key: Key<'_>) -> Option<Record> {
+        if !self.filter.contains(key_hash(key)) {
+            return None;
+        }
         let mut in_transition = None;
         for record in self.copies(key) {
             if record.header.state == state::ADDED {
@@ -206,6 +218,9 @@ impl<B: Backend> Store<B> {
 
     /// The same by the stored form of the name, with its NUL.
     pub fn find_stored(&self, vendor: Guid, name: &[u8]) -> Option<Record> {
+        if !self.filter.contains(stored_hash(vendor, name)) {
+            return None;
+        }
         self.live(self.first()).find(|record| record.header.vendor == vendor && self.name(record) == name)
     }
 
@@ -388,6 +403,7 @@ impl<B: Backend> Store<B> {
         kept: usize,
         data: &[u8],
     ) -> usize {
+        self.filter.insert(key_hash(key));
         self.put_bytes(position, &header.encode());
         let mut end = position + RecordHeader::SIZE;
         for unit in key.name.iter().chain(&[0]) {
@@ -434,6 +450,7 @@ impl<B: Backend> Store<B> {
         self.bytes_mut(to..limit).fill(ERASED);
         self.free = to;
         self.soiled = false;
+        self.index();
     }
 
     /// In memory: makes each variable's chosen copy the only live one, and plainly added.
@@ -448,10 +465,9 @@ impl<B: Backend> Store<B> {
                     record.next
                 }
                 Entry::Damaged { next } | Entry::Dead { next } => next,
-                Entry::Broken | Entry::End => break,
+                Entry::Broken | Entry::End => return,
             };
         }
-        self.repeats = false;
     }
 
     /// Deletes all live copies but `chosen`, so that none of them comes up when `chosen` is gone.
@@ -519,29 +535,22 @@ impl<B: Backend> Store<B> {
         })
     }
 
-    /// Whether some key has more than one live record. Only a record whose key's hash was seen is compared with the others, so
-    /// that a walk over a large store is about as long as the store.
-    fn has_copies(&self) -> bool {
-        let mut seen = [0u64; SEEN_WORDS];
-        self.live(self.first()).any(|record| {
-            let hash = self.hash(&record);
-            let Some(word) = seen.get_mut(hash / 64 % SEEN_WORDS) else { return true };
-            let bit = 1 << (hash % 64);
-            let was_seen = *word & bit != 0;
-            *word |= bit;
-            was_seen
-                && self
-                    .live(self.first())
-                    .any(|other| other.position < record.position && self.same_key(&other, &record))
-        })
+    /// Notes which keys there are, and whether one of them has more than one live record. Only a record whose key's hash is
+    /// there already is compared with the others, so that this takes little longer than a walk.
+    fn index(&mut self) {
+        let mut filter = Filter::new();
+        let mut repeats = false;
+        for record in self.live(self.first()) {
+            let is_before = |other: &Record| other.position < record.position;
+            if filter.insert(self.hash(&record)) && !repeats {
+                repeats = self.live(self.first()).take_while(is_before).any(|other| self.same_key(&other, &record));
+            }
+        }
+        (self.filter, self.repeats) = (filter, repeats);
     }
 
-    /// Of vendor and name (FNV-1a).
-    fn hash(&self, record: &Record) -> usize {
-        let vendor = record.header.vendor.to_bytes();
-        let bytes = vendor.iter().chain(self.name(record));
-        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-            as usize
+    fn hash(&self, record: &Record) -> u64 {
+        stored_hash(record.header.vendor, self.name(record))
     }
 
     fn same_key(&self, one: &Record, other: &Record) -> bool {
@@ -606,6 +615,17 @@ impl<B: Backend> Store<B> {
     }
 }
 
+fn key_hash(key: Key<'_>) -> u64 {
+    filter::hash(key.vendor, key.name.iter().copied())
+}
+
+/// The same of a name as it is stored, with its NUL.
+fn stored_hash(vendor: Guid, name: &[u8]) -> u64 {
+    let units = name.as_chunks().0;
+    let count = units.len().saturating_sub(1);
+    filter::hash(vendor, units.iter().take(count).map(|&unit| u16::from_le_bytes(unit)))
+}
+
 fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader, StoreError> {
     Ok(RecordHeader {
         state: state::ADDED,
@@ -619,6 +639,7 @@ fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader
     })
 }
 
+mod filter;
 mod walk;
 
 #[cfg(test)]
