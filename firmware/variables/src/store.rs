@@ -24,6 +24,7 @@ use crate::backend::{Backend, BackendError};
 use crate::format::{ERASED, RecordHeader, StoreHeader, StoreHeaderError, align, state};
 use crate::name::{Key, StoredName};
 
+use filter::Filter;
 pub use walk::Slot;
 
 /// Why a variable could not be written.
@@ -144,6 +145,11 @@ pub struct Store<B> {
     soiled: bool,
     /// The backend failed, so memory and medium differ.
     out_of_date: bool,
+    /// The keys that there may be.
+    filter: Filter,
+    /// Some variable has more than one live record, as damage or a cut leaves it. Where none has, each of them counts, and
+    /// nobody need look for others.
+    repeats: bool,
 }
 
 impl<B: Backend> Store<B> {
@@ -173,7 +179,16 @@ impl<B: Backend> Store<B> {
     }
 
     fn with_limit(backend: B, start: usize, limit: usize) -> Self {
-        let mut store = Self { backend, start, limit, free: 0, soiled: false, out_of_date: false };
+        let mut store = Self {
+            backend,
+            start,
+            limit,
+            free: 0,
+            soiled: false,
+            out_of_date: false,
+            filter: Filter::new(),
+            repeats: true,
+        };
         let mut position = store.first();
         store.free = loop {
             match store.entry(position) {
@@ -182,11 +197,15 @@ impl<B: Backend> Store<B> {
             }
         };
         store.soiled = store.bytes(position..limit).iter().any(|&byte| byte != ERASED);
+        store.index();
         store
     }
 
     /// The variable of that key.
     pub fn find(&self, key: Key<'_>) -> Option<Record> {
+        if !self.filter.contains(key_hash(key)) {
+            return None;
+        }
         let mut in_transition = None;
         for record in self.copies(key) {
             if record.header.state == state::ADDED {
@@ -199,6 +218,9 @@ impl<B: Backend> Store<B> {
 
     /// The same by the stored form of the name, with its NUL.
     pub fn find_stored(&self, vendor: Guid, name: &[u8]) -> Option<Record> {
+        if !self.filter.contains(stored_hash(vendor, name)) {
+            return None;
+        }
         self.live(self.first()).find(|record| record.header.vendor == vendor && self.name(record) == name)
     }
 
@@ -336,6 +358,7 @@ impl<B: Backend> Store<B> {
             // The new value is durable: a failure from here on is none for the caller.
             let deleted = old.header.state & state::IN_DELETED_TRANSITION & state::DELETED;
             self.out_of_date = self.set_state(old.position, deleted).is_err();
+            self.repeats |= self.out_of_date;
         }
         Ok(())
     }
@@ -380,6 +403,7 @@ impl<B: Backend> Store<B> {
         kept: usize,
         data: &[u8],
     ) -> usize {
+        self.filter.insert(key_hash(key));
         self.put_bytes(position, &header.encode());
         let mut end = position + RecordHeader::SIZE;
         for unit in key.name.iter().chain(&[0]) {
@@ -426,6 +450,7 @@ impl<B: Backend> Store<B> {
         self.bytes_mut(to..limit).fill(ERASED);
         self.free = to;
         self.soiled = false;
+        self.index();
     }
 
     /// In memory: makes each variable's chosen copy the only live one, and plainly added.
@@ -497,18 +522,41 @@ impl<B: Backend> Store<B> {
 
     /// Whether `record` is the one that counts among the copies of its key: the first complete one, else the first.
     fn is_chosen(&self, record: &Record) -> bool {
-        let same_key = |other: &Record| {
-            other.header.vendor == record.header.vendor
-                && other.header.name_size == record.header.name_size
-                && self.name(other) == self.name(record)
-        };
+        !self.repeats || self.is_chosen_of_copies(record)
+    }
+
+    fn is_chosen_of_copies(&self, record: &Record) -> bool {
         let added = record.header.state == state::ADDED;
         let mut others = self.live(self.first()).filter(|other| other.position != record.position);
         !others.any(|other| {
             let other_added = other.header.state == state::ADDED;
             let wins = if added == other_added { other.position < record.position } else { other_added };
-            wins && same_key(&other)
+            wins && self.same_key(&other, record)
         })
+    }
+
+    /// Notes which keys there are, and whether one of them has more than one live record. Only a record whose key's hash is
+    /// there already is compared with the others, so that this takes little longer than a walk.
+    fn index(&mut self) {
+        let mut filter = Filter::new();
+        let mut repeats = false;
+        for record in self.live(self.first()) {
+            let is_before = |other: &Record| other.position < record.position;
+            if filter.insert(self.hash(&record)) && !repeats {
+                repeats = self.live(self.first()).take_while(is_before).any(|other| self.same_key(&other, &record));
+            }
+        }
+        (self.filter, self.repeats) = (filter, repeats);
+    }
+
+    fn hash(&self, record: &Record) -> u64 {
+        stored_hash(record.header.vendor, self.name(record))
+    }
+
+    fn same_key(&self, one: &Record, other: &Record) -> bool {
+        one.header.vendor == other.header.vendor
+            && one.header.name_size == other.header.name_size
+            && self.name(one) == self.name(other)
     }
 
     fn live(&self, from: usize) -> impl Iterator<Item = Record> + '_ {
@@ -567,6 +615,17 @@ impl<B: Backend> Store<B> {
     }
 }
 
+fn key_hash(key: Key<'_>) -> u64 {
+    filter::hash(key.vendor, key.name.iter().copied())
+}
+
+/// The same of a name as it is stored, with its NUL.
+fn stored_hash(vendor: Guid, name: &[u8]) -> u64 {
+    let units = name.as_chunks().0;
+    let count = units.len().saturating_sub(1);
+    filter::hash(vendor, units.iter().take(count).map(|&unit| u16::from_le_bytes(unit)))
+}
+
 fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader, StoreError> {
     Ok(RecordHeader {
         state: state::ADDED,
@@ -580,6 +639,7 @@ fn new_header(key: Key<'_>, meta: Meta, data_size: usize) -> Result<RecordHeader
     })
 }
 
+mod filter;
 mod walk;
 
 #[cfg(test)]

@@ -63,9 +63,7 @@ impl Daemon {
         privileges::prepare_folder(&config.folder, &config.user)?;
         let stores = Stores::new(&config.folder, config.template.as_deref())?;
         privileges::become_user(&config.user)?;
-        for path in [c"@introduceDomain", c"@releaseDomain"] {
-            store.watch(path).context("watching xenstore")?;
-        }
+        store.watch_domains().context("watching xenstore")?;
         Ok(Self {
             xen,
             store,
@@ -98,8 +96,14 @@ impl Daemon {
             if events.request {
                 self.serve()?;
             }
-            if events.domain && self.store.take_events() {
-                self.look_for_guests();
+            if events.domain {
+                let changes = self.store.take_events();
+                if changes.released {
+                    self.let_go_of_ended();
+                }
+                if changes.introduced {
+                    self.look_for_guests();
+                }
             }
             timeout = if self.stores.close_idle() { CLEAN_UP.into() } else { PollTimeout::NONE };
         }
@@ -132,11 +136,22 @@ impl Daemon {
         Ok(())
     }
 
+    /// Attaches to guests that are new. Of those that are known nothing is asked: a guest that has just been introduced asks
+    /// soon, and xenstore takes its time for each question.
     fn look_for_guests(&mut self) {
-        let introduced = |domain: &DomainId| self.store.is_introduced(*domain);
-        let domains: Vec<DomainId> = self.store.domains().into_iter().filter(introduced).collect();
-        self.others.retain(|domain| domains.contains(domain));
-        let ended: Vec<DomainId> = self.guests.keys().filter(|domain| !domains.contains(domain)).copied().collect();
+        let is_new = |domain: &DomainId| !self.guests.contains_key(domain) && !self.others.contains(domain);
+        let new: Vec<DomainId> = self.store.domains().into_iter().filter(is_new).collect();
+        for domain in new {
+            if self.store.is_introduced(domain) {
+                self.look_at(domain);
+            }
+        }
+    }
+
+    fn let_go_of_ended(&mut self) {
+        let Self { store, others, guests, .. } = self;
+        others.retain(|&domain| store.is_introduced(domain));
+        let ended: Vec<DomainId> = guests.keys().filter(|&&domain| !store.is_introduced(domain)).copied().collect();
         for domain in ended {
             let Some(guest) = self.guests.remove(&domain) else { continue };
             log::debug!("domain {domain}: has ended");
@@ -144,11 +159,6 @@ impl Daemon {
             // A guest that was saved may be back already, under another number.
             if !self.guests.values().any(|other| other.store() == Some(name)) {
                 self.stores.close(name);
-            }
-        }
-        for domain in domains {
-            if !self.guests.contains_key(&domain) && !self.others.contains(&domain) {
-                self.look_at(domain);
             }
         }
     }

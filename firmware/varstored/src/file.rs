@@ -12,7 +12,32 @@ use variables::backend::{BackendError, Medium};
 const LONGEST: u64 = 16 << 20;
 
 /// A volume in memory that follows its file.
-pub type FileVolume = Durable<Vec<u8>, VolumeFile>;
+pub type FileVolume<F = File> = Durable<Vec<u8>, VolumeFile<F>>;
+
+/// What of a file a volume needs.
+pub trait Storage {
+    /// Writes all of `bytes` at `offset`; a power cut may keep any part of them, or none.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Has what was written survive a power cut.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+impl Storage for File {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}
 
 /// What a change survives once it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,17 +50,17 @@ pub enum Durability {
 
 /// A file, written in place: the volume's own order of writes keeps it whole at a cut.
 #[derive(Debug)]
-pub struct VolumeFile {
+pub struct VolumeFile<F = File> {
     path: PathBuf,
-    file: File,
+    file: F,
     durability: Durability,
 }
 
 /// A file's content, as it is.
 #[derive(Debug)]
-pub struct Content {
+pub struct Content<F = File> {
     bytes: Vec<u8>,
-    file: VolumeFile,
+    file: VolumeFile<F>,
 }
 
 impl Content {
@@ -51,7 +76,14 @@ impl Content {
         }
         let mut bytes = vec![0; length as usize];
         file.read_exact_at(&mut bytes, 0)?;
-        Ok(Self { bytes, file: VolumeFile { path: path.to_owned(), file, durability } })
+        Ok(Self::new(bytes, file, path, durability))
+    }
+}
+
+impl<F: Storage> Content<F> {
+    /// What was read from `file`.
+    pub fn new(bytes: Vec<u8>, file: F, path: &Path, durability: Durability) -> Self {
+        Self { bytes, file: VolumeFile { path: path.to_owned(), file, durability } }
     }
 
     /// The bytes.
@@ -64,7 +96,7 @@ impl Content {
     ///
     /// # Errors
     /// The length is not a volume's, or the file cannot be written.
-    pub fn open(self) -> io::Result<FileVolume> {
+    pub fn open(self) -> io::Result<FileVolume<F>> {
         let length = self.bytes.len();
         match Durable::open(self.bytes, self.file) {
             Ok((volume, _)) => Ok(volume),
@@ -90,7 +122,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-impl Medium for VolumeFile {
+impl<F: Storage> Medium for VolumeFile<F> {
     fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), BackendError> {
         let written = self.file.write_all_at(bytes, offset as u64).and_then(|()| match self.durability {
             Durability::PowerCut => self.file.sync_data(),

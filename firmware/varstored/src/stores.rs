@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use variables::backend::NoMedium;
 use variables::format::ERASED;
 use variables::journal::{self, Recovery};
 use variables::volume::{self, VolumeError};
 use variables::{Backend, Limits, Store, TimeBased, Variables};
 
-use crate::file::{self, Content, Durability, FileVolume};
+use crate::file::{self, Content, Durability, FileVolume, Storage};
 
 /// A store that nobody asked for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -136,16 +136,7 @@ impl Stores {
             file::create(&path, &self.template).with_context(named)?;
         }
         let content = Content::read(&path, Durability::PowerCut).with_context(named)?;
-        // A cut while the store was replaced may have left half of one; then the journal has all of it.
-        if journal::inspect(content.bytes()) != Recovery::Completed {
-            check(content.bytes()).with_context(named)?;
-        }
-        let volume = content.open().with_context(named)?;
-        let offset = check(volume.bytes()).with_context(named)?;
-        match Store::open(volume, offset) {
-            Ok(store) => Ok(store),
-            Err((_, error)) => bail!("{}: the variable store is damaged ({error:?}); {WAY_OUT}", path.display()),
-        }
+        store_in(content).with_context(named)
     }
 
     /// The volatile store, and whether it is new.
@@ -170,6 +161,17 @@ impl Stores {
 }
 
 const WAY_OUT: &str = "move it away for a new one, or put back a copy";
+
+/// The store in a file; what a cut left undone is finished.
+fn store_in<F: Storage>(content: Content<F>) -> Result<Store<FileVolume<F>>> {
+    // A cut while the store was replaced may have left half of one; then the journal has all of it.
+    if journal::inspect(content.bytes()) != Recovery::Completed {
+        check(content.bytes())?;
+    }
+    let volume = content.open()?;
+    let offset = check(volume.bytes())?;
+    Store::open(volume, offset).map_err(|(_, error)| anyhow!("the variable store is damaged ({error:?}); {WAY_OUT}"))
+}
 
 /// Where the store is in a volume.
 fn check(volume: &[u8]) -> Result<usize> {
@@ -198,5 +200,7 @@ fn is_file_stem(name: &str) -> bool {
     !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
+#[cfg(test)]
+mod power_cut;
 #[cfg(test)]
 mod tests;

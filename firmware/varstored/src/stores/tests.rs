@@ -1,13 +1,16 @@
 use std::fs;
 
 use super::*;
-use uefi_raw::Guid;
+use crate::service;
 use uefi_raw::table::runtime::VariableAttributes;
+use uefi_raw::{Guid, Status};
 use variables::Key;
+use variables::remote::{Command, Reply, Request, WINDOW_SIZE};
 
 const NV: VariableAttributes = VariableAttributes::NON_VOLATILE;
 const GLOBAL: VariableAttributes = VariableAttributes::BOOTSERVICE_ACCESS.union(VariableAttributes::RUNTIME_ACCESS);
 const NAME: [u16; 1] = [0x41];
+const VOLATILE_NAME: [u16; 1] = [0x42];
 
 fn key() -> Key<'static> {
     Key::new(Guid::ZERO, &NAME)
@@ -61,6 +64,54 @@ fn guests_do_not_see_each_other() {
     let mut stores = folder.stores();
     stores.open("one", true).unwrap().set(key(), NV | GLOBAL, b"1").unwrap();
     assert!(stores.open("other", true).unwrap().get(key()).is_err());
+}
+
+/// Has the operating system set variables until one is refused; with how many there were, and what was said then.
+fn flood(variables: &mut GuestVariables) -> (u16, Status) {
+    let mut reply = vec![0; WINDOW_SIZE];
+    for number in 0.. {
+        let name = [0x46, 0x100 + number];
+        let key = Key::new(Guid::ZERO, &name);
+        let request = Request::Set { key, attributes: NV | GLOBAL, data: &[7; 1000], at_runtime: true };
+        let length = service::answer(variables, &request, &mut reply);
+        let status = Reply::decode(Command::Set, &reply[..length]).unwrap().status();
+        if status != Status::SUCCESS {
+            return (number, status);
+        }
+    }
+    unreachable!("a store without end")
+}
+
+fn room(variables: &mut GuestVariables) -> u64 {
+    variables.set_asker(false);
+    variables.query(NV | GLOBAL).unwrap().remaining_storage
+}
+
+#[test]
+fn a_guest_that_floods_takes_no_room_from_another() {
+    let folder = Folder::new("flood");
+    let mut stores = folder.stores();
+    let before = room(stores.open("other", true).unwrap());
+    let (count, status) = flood(stores.open("one", true).unwrap());
+    assert_eq!(status, Status::OUT_OF_RESOURCES);
+    assert!(u64::from(count) > before / 2000, "{count}");
+    assert_eq!(room(stores.open("other", false).unwrap()), before);
+    assert_eq!(flood(stores.open("other", false).unwrap()), (count, status));
+    for name in ["one", "other"] {
+        assert_eq!(fs::metadata(folder.0.join(format!("{name}.fd"))).unwrap().len(), volume::VOLUME_SIZE);
+        assert_eq!(
+            stores.open(name, false).unwrap().get(Key::new(Guid::ZERO, &[0x46, 0x100])).unwrap().data,
+            [7; 1000]
+        );
+    }
+}
+
+#[test]
+fn what_a_daemon_left_that_was_cut_while_it_made_a_store_is_no_matter() {
+    let folder = Folder::new("half-made");
+    fs::write(folder.0.join("guest.new"), [7; 100]).unwrap();
+    folder.stores().open("guest", true).unwrap().set(key(), NV | GLOBAL, b"kept").unwrap();
+    assert_eq!(folder.stores().open("guest", false).unwrap().get(key()).unwrap().data, b"kept");
 }
 
 #[test]
@@ -122,11 +173,13 @@ fn a_hundred_guests_take_little_memory() {
     for number in 0..100 {
         let variables = stores.open(&format!("guest{number}"), true).unwrap();
         variables.set(key(), NV | GLOBAL, &[7; 1000]).unwrap();
+        variables.set(Key::new(Guid::ZERO, &VOLATILE_NAME), GLOBAL, &[number]).unwrap();
     }
     assert_eq!(stores.open.len(), MOST_OPEN);
     for number in 0..100 {
-        let found = stores.open(&format!("guest{number}"), false).unwrap().get(key()).unwrap();
-        assert_eq!(found.data, [7; 1000]);
+        let variables = stores.open(&format!("guest{number}"), false).unwrap();
+        assert_eq!(variables.get(key()).unwrap().data, [7; 1000]);
+        assert_eq!(variables.get(Key::new(Guid::ZERO, &VOLATILE_NAME)).unwrap().data, [number]);
     }
     stores.open.clear();
     let grown = resident() - before;

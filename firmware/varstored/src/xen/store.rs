@@ -9,6 +9,18 @@ use super::{DomainId, sys};
 
 /// No transaction.
 const NONE: u32 = 0;
+/// What is told of when the toolstack has introduced a domain, and when one has ended.
+const INTRODUCED: &CStr = c"@introduceDomain";
+const RELEASED: &CStr = c"@releaseDomain";
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Domains were introduced.
+    pub introduced: bool,
+    /// Domains have ended.
+    pub released: bool,
+}
 
 unsafe extern "C" {
     /// What libxenstore's results are given back with.
@@ -89,26 +101,31 @@ impl Store {
         unsafe { sys::xs_is_domain_introduced(self.0.as_ptr(), domain.into()) }
     }
 
-    /// Tells of changes from now on, and once now.
+    /// Tells of domains that come and go from now on, and once now.
     ///
     /// # Errors
     /// Xenstore's.
-    pub fn watch(&self, path: &CStr) -> io::Result<()> {
-        // SAFETY: a connection and terminated strings.
-        let done = unsafe { sys::xs_watch(self.0.as_ptr(), path.as_ptr(), path.as_ptr()) };
-        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    pub fn watch_domains(&self) -> io::Result<()> {
+        [INTRODUCED, RELEASED].into_iter().try_for_each(|path| {
+            // SAFETY: a connection and terminated strings.
+            let done = unsafe { sys::xs_watch(self.0.as_ptr(), path.as_ptr(), path.as_ptr()) };
+            if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+        })
     }
 
-    /// Takes what watches have told; says whether there was something.
-    pub fn take_events(&self) -> bool {
-        let mut any = false;
+    /// Takes what watches have told.
+    pub fn take_events(&self) -> Changes {
+        let mut changes = Changes::default();
         loop {
             // SAFETY: a connection.
             let event: *mut *mut c_char = unsafe { sys::xs_check_watch(self.0.as_ptr()) };
             if event.is_null() {
-                return any;
+                return changes;
             }
-            any = true;
+            // SAFETY: an event is an array of terminated strings, of which the first is the path.
+            let path = unsafe { CStr::from_ptr(event.read()) };
+            changes.introduced |= path == INTRODUCED;
+            changes.released |= path == RELEASED;
             // SAFETY: given by the library to be freed.
             unsafe { free(event.cast()) };
         }

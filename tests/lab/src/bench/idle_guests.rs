@@ -73,7 +73,8 @@ fn attach(dom0: &Dom0, plan: &Plan, number: u32) -> Result<()> {
         firmware: None,
         kernel: Some(Default::default()),
         ramdisk: None,
-        command_line: Some("ovmf.wait".to_owned()),
+        // On a busy machine a guest may ask before the daemon has attached.
+        command_line: Some("ovmf.wait ovmf.variables=daemon".to_owned()),
         restart: false,
         serial: false,
         tpm: false,
