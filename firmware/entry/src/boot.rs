@@ -30,7 +30,7 @@ use crate::machine::Machine;
 use crate::modules::Modules;
 use crate::start::{Identity, Start};
 use crate::toolstack::Toolstack;
-use crate::{acpi, console, devices, file, information, logger, runtime_driver, shell, smbios, timeline, tpm};
+use crate::{acpi, console, devices, information, logger, runtime_driver, shell, smbios, timeline, tpm};
 
 /// Starts everything and boots. Ends with the domain.
 pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
@@ -58,7 +58,7 @@ pub fn run(mut start: Start, xen: AttachedXen, machine: &'static Machine) -> ! {
     should("variables", runtime_driver::hand_over(&mut start, &xen, modules.take_variables()));
     should("runtime driver", runtime_driver::start(&start));
     let shell = shell::find(&start);
-    file::release_all_but(&start, shell.as_ref().map(Shell::program));
+    runtime_driver::release_file(&start);
     services::api::measure_secure_boot_variables();
     services::api::keep_fallback_from_resetting();
     timeline::mark("runtime driver");

@@ -16,7 +16,6 @@ mod boot;
 mod console;
 mod devices;
 mod emulated;
-mod file;
 mod frames;
 mod home;
 mod information;

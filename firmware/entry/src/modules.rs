@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::slice;
 
 use bootmgr::live::{self, Kernel};
@@ -48,7 +49,7 @@ impl Modules {
         modules
     }
 
-    /// The guest's own variables. Their memory is to be given back with [`crate::file::release`].
+    /// The guest's own variables. Their memory is to be given back with [`release`].
     pub fn take_variables(&mut self) -> Option<&'static mut [u8]> {
         self.variables.take()
     }
@@ -77,6 +78,17 @@ pub fn mend(volume: &mut [u8]) -> Result<(), &'static str> {
         Err(Unusable::Store(_)) => return Err("a damaged variable store, or one of more than 256 KiB"),
     }
     Ok(())
+}
+
+/// Gives the whole pages of a range of modules back.
+pub fn release(range: Range<u64>) {
+    let first = range.start.next_multiple_of(PAGE);
+    let pages = (range.end / PAGE).saturating_sub(first / PAGE);
+    if pages != 0
+        && let Err(status) = services::api::release_memory(first, pages)
+    {
+        log::warn!("the module at {first:#x} stays in memory: {status}");
+    }
 }
 
 /// The memory of a module, which is reserved until it is released.

@@ -1,4 +1,4 @@
-//! Takes the runtime driver and the variables out of the loaded file, and starts the driver.
+//! Takes the runtime driver and the variables out of the loaded file, starts the driver, and frees the file.
 
 use alloc::format;
 use core::ptr::NonNull;
@@ -15,8 +15,8 @@ use uefi_raw::table::boot::MemoryType;
 use uefi_raw::{Guid, guid};
 
 use crate::home::AttachedXen;
+use crate::modules;
 use crate::start::{ImageInfo, Start};
-use crate::{file, modules};
 
 /// FFS name of the runtime driver (`build-support/layout.toml`).
 const RUNTIME_DRIVER: Guid = guid!("6c1f3b52-8a0e-4d5b-9c57-3f0c2b7f7d11");
@@ -37,10 +37,10 @@ pub fn hand_over(start: &mut Start, xen: &AttachedXen, own: Option<&'static mut 
             live::say("Variables: those of ramdisk=");
             copy_store(own, content);
             let address = own.as_ptr() as u64;
-            file::release(address..address + own.len() as u64);
+            modules::release(address..address + own.len() as u64);
         }
         None => {
-            if let Some(volume) = file::part_mut(start, vars_offset, vars_size) {
+            if let Some(volume) = part_mut(start, vars_offset, vars_size) {
                 if let Err(what) = modules::mend(volume) {
                     live::say(&format!("Variables: the firmware's file has {what}; a new one is made"));
                 }
@@ -86,9 +86,7 @@ fn clock(xen: &AttachedXen) -> Result<Clock> {
 
 /// Loads and starts the runtime driver.
 pub fn start(start: &Start) -> Result<Handle> {
-    let ImageInfo { code_offset, code_size, .. } = start.layout;
-    let driver =
-        file::part(start, code_offset, code_size).and_then(|volume| volume::pe32(volume, &RUNTIME_DRIVER.to_bytes()));
+    let driver = code_volume(start).and_then(|volume| volume::pe32(volume, &RUNTIME_DRIVER.to_bytes()));
     let Some(driver) = driver else {
         log::error!("no runtime driver in the firmware volume");
         return Err(Status::NOT_FOUND);
@@ -137,4 +135,40 @@ fn report(is_daemon_wanted: bool) {
         StoreState::Daemon => "Variables are kept by the host.",
         _ => "Variables live until the guest ends.",
     });
+}
+
+/// Frees the memory of the loaded file. Nothing of it is needed any more.
+pub fn release_file(start: &Start) {
+    let pages = (start.file.end - start.file.start) / PAGE;
+    if let Err(status) = services::api::release_memory(start.file.start, pages) {
+        log::warn!("the loaded file stays in memory: {status}");
+    }
+}
+
+/// The firmware volume with the programs.
+pub fn code_volume(start: &Start) -> Option<&[u8]> {
+    let ImageInfo { code_offset, code_size, .. } = start.layout;
+    part(start, code_offset, code_size)
+}
+
+/// A part of the loaded file; `None` where the file has none, or its description is wrong.
+fn part(start: &Start, offset: u64, size: u64) -> Option<&[u8]> {
+    let (address, size) = place(start, offset, size)?;
+    // SAFETY: within the loaded file, which nobody writes and which is freed only after the driver has started.
+    Some(unsafe { slice::from_raw_parts(address as *const u8, size) })
+}
+
+/// The same, to be changed: nobody else looks at it at that time.
+fn part_mut(start: &mut Start, offset: u64, size: u64) -> Option<&mut [u8]> {
+    let (address, size) = place(start, offset, size)?;
+    // SAFETY: within the loaded file, which is memory of the firmware's, and of which no other reference exists now.
+    Some(unsafe { slice::from_raw_parts_mut(address as *mut u8, size) })
+}
+
+fn place(start: &Start, offset: u64, size: u64) -> Option<(u64, usize)> {
+    let address = start.file.start.checked_add(offset)?;
+    if size == 0 || address.checked_add(size)? > start.file.end {
+        return None;
+    }
+    Some((address, size as usize))
 }

@@ -1,28 +1,31 @@
-//! The UEFI Shell in the loaded file: it stays where it is, in memory of the boot services, when the rest of the file is freed.
+//! The UEFI Shell in the loaded file: it is copied, as the file's memory is freed.
 
 use alloc::format;
-use core::slice;
+use alloc::vec::Vec;
 
 use bootmgr::live::{self, Shell, shell};
 use platform::volume;
-use services::Guid;
+use services::{Guid, Result, Status};
 
 use crate::boot::should;
-use crate::file;
-use crate::start::{ImageInfo, Start};
+use crate::runtime_driver;
+use crate::start::Start;
 
 /// Finds the shell and makes it known; `None` where the file carries none.
 pub fn find(start: &Start) -> Option<Shell> {
-    let ImageInfo { code_offset, code_size, .. } = start.layout;
-    let volume = file::part(start, code_offset, code_size)?;
-    let program = match volume::application(volume, &shell::FILE.to_bytes())? {
-        Ok(program) => program,
+    let volume = runtime_driver::code_volume(start)?;
+    match volume::application(volume, &shell::FILE.to_bytes())? {
+        Ok(program) => should("UEFI Shell", publish(Guid::from_bytes(volume::name(volume)?), program)),
         Err(what) => {
             live::say(&format!("The firmware's UEFI Shell is not used: {what}"));
-            return None;
+            None
         }
-    };
-    // SAFETY: the file's memory is the firmware's own, and this part of it is not freed (`file::release_all_but`).
-    let program = unsafe { slice::from_raw_parts(program.as_ptr(), program.len()) };
-    should("UEFI Shell", Shell::publish(Guid::from_bytes(volume::name(volume)?), program))
+    }
+}
+
+fn publish(volume: Guid, program: &[u8]) -> Result<Shell> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(program.len()).map_err(|_| Status::OUT_OF_RESOURCES)?;
+    copy.extend_from_slice(program);
+    Shell::publish(volume, copy.leak())
 }
