@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::compare::compare;
 use crate::digest::sha256;
-use crate::manifest::{self, Artifact, Manifest};
+use crate::manifest::{self, Artifact, Kind, Manifest};
 use crate::release_set::{Ingredients, ReleaseSet, SUMS};
 use crate::signature::{Keys, Scheme};
 use crate::symbols::Symbols;
@@ -235,7 +235,10 @@ impl Audit<'_> {
         // The published file says more than its hash, if it is at hand and is what the manifest names.
         let published = files::read(&self.beside(name)).ok().filter(|bytes| sha256(bytes) == claimed.digests.sha256);
         if let Some(published) = published {
-            check.details.extend(self.explain(bytes, &published));
+            check.details.extend(match claimed.kind {
+                Kind::Image => self.explain(bytes, &published),
+                _ => first_other_line(bytes, &published),
+            });
         }
         check
     }
@@ -251,6 +254,17 @@ impl Audit<'_> {
     }
 }
 
+/// The line at which two texts part.
+fn first_other_line(made: &[u8], published: &[u8]) -> Vec<String> {
+    let texts = [made, published].map(String::from_utf8_lossy);
+    let [made, published] = [&texts[0], &texts[1]].map(|text| text.lines().collect::<Vec<_>>());
+    let at = made.iter().zip(&published).take_while(|(made, published)| made == published).count();
+    let shown = |whose, lines: &[&str]| {
+        format!("line {}, {whose}: {}", at + 1, lines.get(at).map_or("(its end)", |line| line.trim()))
+    };
+    vec![shown("here", &made), shown("claimed", &published)]
+}
+
 fn yes(name: &str, detail: String) -> Check {
     Check { name: name.to_owned(), answer: Answer::Yes, details: vec![detail] }
 }
@@ -261,4 +275,15 @@ fn no(name: &str, detail: String) -> Check {
 
 fn unknown(name: &str, detail: String) -> Check {
     Check { answer: Answer::Unknown, ..yes(name, detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_part_at_a_line() {
+        assert_eq!(first_other_line(b"a\n  b\nc\n", b"a\n  x\n"), ["line 2, here: b", "line 2, claimed: x"]);
+        assert_eq!(first_other_line(b"a\nb\n", b"a\n"), ["line 2, here: b", "line 2, claimed: (its end)"]);
+    }
 }

@@ -121,6 +121,8 @@ fn the_same_bytes_are_a_match_and_other_bytes_a_mismatch_that_is_explained() {
         "0x00100000",
         "DIFFERS  OVMF_VARS.fd",
         "ok       OVMF_CODE.fd",
+        "DIFFERS  provenance.intoto.json",
+        ", claimed: \"sha256\": \"",
     ] {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }

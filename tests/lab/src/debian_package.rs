@@ -1,6 +1,8 @@
-//! The Debian package of the firmware under test: its release set, made by the command `ovmf-xen`, and the package of that.
+//! The Debian packages: of the firmware under test, through its release set, made by the command `ovmf-xen`; and of the daemon that
+//! keeps guests' variables.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -26,10 +28,25 @@ pub fn bytes(sources: &Sources) -> Result<Vec<u8>> {
     )
     .context("making the release set")?;
     let set = fs::read_dir(&scratch)?.next().context("no release set was made")??.path();
-    let packages = scratch.join("packages");
-    command::output(Command::new(workspace().join("release/debian/build")).arg(set).arg("--out").arg(&packages))?;
-    let package = fs::read_dir(&packages)?.next().context("no package was made")??.path();
-    let bytes = command::read(&package)?;
+    let bytes = made_by(Command::new(workspace().join("release/debian/build")).arg(set), &scratch.join("packages"))?;
     fs::remove_dir_all(scratch)?;
     Ok(bytes)
+}
+
+/// The bytes of the package of the daemon.
+///
+/// # Errors
+/// The daemon does not compile, or a tool fails.
+pub fn daemon_bytes(sources: &Sources) -> Result<Vec<u8>> {
+    let packages = sources.scratch.join("debian-varstored");
+    let bytes = made_by(&mut Command::new(workspace().join("release/debian/varstored/build")), &packages)?;
+    fs::remove_dir_all(packages)?;
+    Ok(bytes)
+}
+
+/// The one package that a command puts into a folder.
+fn made_by(command: &mut Command, packages: &Path) -> Result<Vec<u8>> {
+    command::output(command.arg("--out").arg(packages))?;
+    let package = fs::read_dir(packages)?.next().context("no package was made")??.path();
+    command::read(&package)
 }

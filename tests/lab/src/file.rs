@@ -2,7 +2,7 @@
 //!
 //! A string names a source: `program:NAME` (an EFI program from Debian), `guest:NAME` (one of ours), `linux` (Debian's kernel), `initrd` (the test
 //! guests' initial RAM disk), `firmware:NAME` (a file of the firmware under test), `host:PATH`, `debian-installer-cd`, `debian-package` (of the firmware under
-//! test). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`, `update`), or changes a source (`from` with
+//! test), `debian-varstored` (of the daemon). A table gives the bytes themselves (`text`, `hex`, `zeros`), builds one (`uki`, `image`, `joined`, `update`), or changes a source (`from` with
 //! `truncate` or `patch`; `vars`).
 
 use std::collections::BTreeMap;
@@ -138,8 +138,9 @@ impl Sources {
             None if name == "initrd" => self.initrd(),
             None if name == "debian-installer-cd" => installer::bytes(self),
             None if name == "debian-package" => debian_package::bytes(self),
+            None if name == "debian-varstored" => debian_package::daemon_bytes(self),
             _ => bail!(
-                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd, debian-package"
+                "no source {name}; known: program:NAME, guest:NAME, firmware:FILE, host:PATH, linux, initrd, debian-installer-cd, debian-package, debian-varstored"
             ),
         }
     }
