@@ -164,6 +164,10 @@ fn cut_everywhere(before: &[u8], durability: Durability, change: impl Fn(&mut Op
     }
     let new = listing(&open(&after, durability).unwrap().0);
     assert_ne!(old, new, "the change changes something");
+    if durability == Durability::PowerCut {
+        // What the guest was told is there.
+        cuts(before, &requests, Ways::Many, |file| assert_eq!(listing(&open(file, durability).unwrap().0), new));
+    }
     let mut found = Found::default();
     let mut judge = |listed: Option<Listing>| match listed {
         Some(listed) if listed == old => found.old += 1,
