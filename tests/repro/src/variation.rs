@@ -57,13 +57,14 @@ pub const VARIATIONS: [Variation; 17] = [
     Variation {
         name: "toolchain-path",
         what: "the toolchain is in another folder, without rustup",
-        needs: &[],
+        // In cargo's usual home rustup's programs would be found first.
+        needs: &["cargo-home"],
         apply: toolchain_path,
     },
     Variation {
         name: "rust-src",
         what: "the toolchain has the source of its library (or has not, where it usually has)",
-        needs: &["toolchain-path"],
+        needs: &["cargo-home", "toolchain-path"],
         apply: rust_src,
     },
     Variation {
@@ -390,6 +391,8 @@ mod tests {
         for (index, variation) in VARIATIONS.iter().enumerate() {
             for need in variation.needs {
                 assert!(VARIATIONS[..index].iter().any(|before| before.name == *need), "{} {need}", variation.name);
+                let further = Variation::named(need).unwrap().needs;
+                assert!(further.iter().all(|need| variation.needs.contains(need)), "{} {further:?}", variation.name);
             }
         }
     }
