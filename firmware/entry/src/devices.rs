@@ -27,18 +27,17 @@ pub struct Found {
 }
 
 impl Found {
-    /// Looks for devices. The backends of paravirtual disks take long to connect, so they hear of us first of all, and are waited
-    /// for when the disks are needed. An HVM guest without the Xen platform device is to use emulated devices only.
+    /// Looks for devices. The backends of paravirtual disks take long to connect, so they hear of us now, and are waited for when
+    /// the disks are needed. An HVM guest without the Xen platform device is to use emulated devices only.
     pub fn find(domain: Domain, platform: &Platform) -> Self {
-        let connect = || XenBus::start(domain, drivers::block::Options::default()).inspect(XenBus::begin_connecting);
-        if platform.kind == GuestKind::Pvh {
-            return Self { xen: Some(connect()), emulated: None };
-        }
-        let machine = emulated::machine(domain, platform);
-        let early = pci::shows_xen_platform(machine).then(connect);
-        let bus = pci::Bus::new(pci::scan(machine));
-        let xen = early.or_else(|| bus.has_xen_platform().then(connect));
-        Self { xen, emulated: Some((machine, Rc::new(bus))) }
+        let emulated = (platform.kind == GuestKind::Hvm).then(|| {
+            let machine = emulated::machine(domain, platform);
+            (machine, Rc::new(pci::Bus::new(pci::scan(machine))))
+        });
+        let paravirtual = emulated.as_ref().is_none_or(|(_, pci)| pci.has_xen_platform());
+        let xen = paravirtual
+            .then(|| XenBus::start(domain, drivers::block::Options::default()).inspect(XenBus::begin_connecting));
+        Self { xen, emulated }
     }
 
     /// The machine with the emulated devices.

@@ -17,7 +17,7 @@ const BRIDGE: u8 = 1;
 /// BARs by header layout.
 const BARS: [u8; 2] = [6, 2];
 /// The device that offers Xen's paravirtual devices to a guest, and the identity that XCP-ng gives it.
-pub(super) const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
+const XEN_PLATFORM: [(u16, u16); 2] = [(0x5853, 0x0001), (0x5853, 0x0002)];
 /// Most memory that a display is taken to have.
 const DISPLAY_MEMORY_MAX: u64 = 256 << 20;
 /// Longest list of capabilities: 192 bytes of 4.

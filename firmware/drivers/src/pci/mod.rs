@@ -6,7 +6,6 @@
 //! | [`Function`] | one function: identity, BARs, switches |
 //! | [`Bus`] | all functions, and those published as handles |
 //! | [`publish`] | the bus in the UEFI driver model |
-//! | [`shows_xen_platform`] | a first look |
 //! | [`scan`] | all functions there are |
 //! | [`rom`], [`decompress`] | what is in an option ROM |
 //! | [`option_rom`] | starts the drivers in option ROMs |
@@ -31,7 +30,7 @@ pub use binding::publish;
 pub use bus::Bus;
 pub use configuration::Configuration;
 pub use function::{Class, Function};
-pub use scan::{scan, shows_xen_platform};
+pub use scan::scan;
 pub use services::pci::{Address, Bar};
 
 /// Base classes (PCI 3.0 appendix D).

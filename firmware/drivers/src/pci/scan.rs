@@ -4,20 +4,9 @@ use alloc::vec::Vec;
 
 use services::pci::Address;
 
-use super::function::{Function, XEN_PLATFORM, limit_display_memory};
-use super::{Configuration, register};
+use super::function::{Function, limit_display_memory};
+use super::register;
 use crate::domain::EmulatedMachine;
-
-/// Whether the xen-platform device is in one of the first slots: QEMU puts it into the first that the chipset leaves free. A look
-/// that costs little, before a [`scan`], which takes as long as backends need to connect. `false` does not say that there is none.
-pub fn shows_xen_platform(machine: EmulatedMachine) -> bool {
-    const SLOTS: u8 = 4;
-    let configuration = Configuration::new(machine.ports);
-    (0..SLOTS).any(|device| {
-        let id = configuration.read_u32(Address { bus: 0, device, function: 0 }, register::VENDOR);
-        XEN_PLATFORM.contains(&(id as u16, (id >> 16) as u16))
-    })
-}
 
 /// All functions, by address: bus 0 and what its bridges lead to.
 pub fn scan(machine: EmulatedMachine) -> Vec<Function> {

@@ -28,17 +28,6 @@ fn only(function: FakeFunction) -> Function {
 }
 
 #[test]
-fn the_platform_device_is_seen_at_once_in_the_first_slots() {
-    let platform = || FakeFunction::new(0x5853, 0x0001, [0xFF, 0x80, 0]);
-    let bridge = (at(0, 0, 0), FakeFunction::new(0x8086, 0x1237, [6, 0, 0]));
-    for (device, seen) in [(1, true), (3, true), (4, false)] {
-        let (machine, ..) = machine([bridge.clone(), (at(0, device, 0), platform())]);
-        assert_eq!(shows_xen_platform(machine), seen, "{device}");
-        assert!(Bus::new(scan(machine)).has_xen_platform());
-    }
-}
-
-#[test]
 fn a_scan_finds_what_there_is_and_no_more() {
     let host = FakeFunction::new(0x8086, 0x1237, HOST_BRIDGE);
     let isa = FakeFunction::new(0x8086, 0x7000, [6, 1, 0]).multi_function();
