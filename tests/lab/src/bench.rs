@@ -195,7 +195,7 @@ impl Bench<'_> {
             }
             let path = sources.scratch.join("bench.img");
             self.disk(subject, &data, &initrd_file).write(&path, sources)?;
-            let file = DiskFile { path, sector_size: 512, read_only: false, is_cdrom: false };
+            let file = DiskFile::new(path);
             script.push_str(&send_disk(&file, number, &share)?);
             script.push_str(&format!("mv disk{number}.img {}\n", subject.disk()));
         }
@@ -252,11 +252,8 @@ impl Bench<'_> {
         let is_hvm = subject.kind() == Kind::Hvm;
         // The firmware takes its words from hvmloader's OEM strings where there is no kernel to have a command line.
         let words = format!("smbios=[\"oem={}\"]", self.plan.command_line);
+        let name = unique_name(&format!("bench-{}-{start}", subject.prefix()), retry);
         Config {
-            name: unique_name(&format!("bench-{}-{start}", subject.prefix()), retry),
-            kind: subject.kind(),
-            memory: self.plan.memory,
-            vcpus: 1,
             firmware: (is_hvm && subject != Subject::SeaBios).then(PathBuf::new),
             kernel: (!is_hvm).then(PathBuf::new),
             ramdisk: direct.then(PathBuf::new),
@@ -264,11 +261,6 @@ impl Bench<'_> {
                 Subject::Direct => Some("console=hvc0".to_owned()),
                 _ => (!is_hvm).then(|| self.plan.command_line.clone()),
             },
-            restart: false,
-            serial: false,
-            tpm: false,
-            installed: false,
-            prepare: String::new(),
             extra: match subject {
                 Subject::HvmEmulated => vec![words, "xen_platform_pci=0".to_owned()],
                 // SeaBIOS reads IDE disks a word at a time, minutes for a kernel where each word leaves the guest; AHCI by DMA.
@@ -276,8 +268,8 @@ impl Bench<'_> {
                 _ if is_hvm => vec![words],
                 _ => Vec::new(),
             },
-            files: Vec::new(),
-            disks: vec![DiskFile { path: PathBuf::new(), sector_size: 512, read_only: false, is_cdrom: false }],
+            disks: vec![DiskFile::new(PathBuf::new())],
+            ..Config::new(name, subject.kind(), self.plan.memory)
         }
     }
 

@@ -302,6 +302,29 @@ impl<'a> Guest<'a> {
 }
 
 impl Config {
+    /// A guest with one processor and nothing that is not asked for.
+    #[must_use]
+    pub fn new(name: String, kind: Kind, memory: u64) -> Self {
+        Self {
+            name,
+            kind,
+            memory,
+            vcpus: 1,
+            firmware: None,
+            kernel: None,
+            ramdisk: None,
+            command_line: None,
+            restart: false,
+            serial: false,
+            tpm: false,
+            installed: false,
+            prepare: String::new(),
+            extra: Vec::new(),
+            disks: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
     /// The text of `xl.cfg`, with paths as dom0 sees them.
     #[must_use]
     pub fn text(&self) -> String {
@@ -391,6 +414,12 @@ fn send_key(keys: &str) -> String {
 }
 
 impl DiskFile {
+    /// A disk with the usual sectors, which the guest may write.
+    #[must_use]
+    pub const fn new(path: PathBuf) -> Self {
+        Self { path, sector_size: 512, read_only: false, is_cdrom: false }
+    }
+
     fn line(&self, number: usize, folder: &str) -> String {
         let letter = char::from(b'a' + u8::try_from(number).unwrap_or_default());
         let access = if self.read_only { "r" } else { "w" };
@@ -479,22 +508,11 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            name: "a".into(),
-            kind: Kind::Pvh,
-            memory: 512,
-            vcpus: 1,
-            firmware: None,
             kernel: Some("/x".into()),
-            ramdisk: None,
             command_line: Some("say=\"hi\"".into()),
-            restart: false,
-            serial: false,
-            tpm: false,
-            installed: false,
-            prepare: String::new(),
             extra: vec!["acpi_firmware='@FOLDER@/x'".into()],
-            disks: vec![DiskFile { path: "/d".into(), sector_size: 4096, read_only: false, is_cdrom: false }],
-            files: Vec::new(),
+            disks: vec![DiskFile { sector_size: 4096, ..DiskFile::new("/d".into()) }],
+            ..Config::new("a".into(), Kind::Pvh, 512)
         }
     }
 

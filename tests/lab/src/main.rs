@@ -386,22 +386,11 @@ fn try_config(lab: &Lab, arguments: &Try) -> Result<Config> {
             config
         }
         None => Config {
-            name,
-            kind: if arguments.hvm { Kind::Hvm } else { Kind::Pvh },
-            memory: arguments.memory,
             vcpus: arguments.vcpus,
-            firmware: None,
-            kernel: None,
-            ramdisk: None,
             command_line: arguments.cmdline.clone(),
-            restart: false,
             serial: arguments.serial,
             tpm: arguments.tpm,
-            installed: false,
-            prepare: String::new(),
-            extra: Vec::new(),
-            disks: Vec::new(),
-            files: Vec::new(),
+            ..Config::new(name, if arguments.hvm { Kind::Hvm } else { Kind::Pvh }, arguments.memory)
         },
     };
     let image = if arguments.image.is_dir() { arguments.image.join("OVMF.fd") } else { arguments.image.clone() };

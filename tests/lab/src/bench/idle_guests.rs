@@ -66,23 +66,10 @@ pub fn run(dom0: &Dom0, plan: &Plan, guests: u32) -> Result<Samples> {
 
 fn attach(dom0: &Dom0, plan: &Plan, number: u32) -> Result<()> {
     let config = Config {
-        name: unique_name(&format!("idle-{number}"), 0),
-        kind: Kind::Pvh,
-        memory: GUEST_MEMORY,
-        vcpus: 1,
-        firmware: None,
         kernel: Some(Default::default()),
-        ramdisk: None,
         // On a busy machine a guest may ask before the daemon has attached.
         command_line: Some("ovmf.wait ovmf.variables=daemon".to_owned()),
-        restart: false,
-        serial: false,
-        tpm: false,
-        installed: false,
-        prepare: String::new(),
-        extra: Vec::new(),
-        files: Vec::new(),
-        disks: Vec::new(),
+        ..Config::new(unique_name(&format!("idle-{number}"), 0), Kind::Pvh, GUEST_MEMORY)
     };
     let name = config.name.clone();
     command::write(&dom0.share("bench.cfg"), config.text())?;

@@ -98,7 +98,7 @@ fn send_files(lab: &Lab, dom0: &Dom0, plan: &Plan) -> Result<()> {
     let program = Content::Source(format!("host:{}", plan.program.display()));
     let disk = Disk { files: [("EFI/BOOT/BOOTX64.EFI".to_owned(), program)].into(), ..Disk::default() };
     disk.write(&path, sources)?;
-    let file = DiskFile { path, sector_size: 512, read_only: false, is_cdrom: false };
+    let file = DiskFile::new(path);
     let script = format!(
         "set -e\nmkdir -p {FOLDER}\ncd {FOLDER}\nfrom=/lab/bench\ncp $from/empty $from/full $from/*.fd .\n{}sync\n",
         send_disk(&file, 0, &share)?
@@ -131,27 +131,17 @@ fn guest(dom0: &Dom0, plan: &Plan, subject: Subject, start: u32) -> Result<Sampl
 
 fn config(plan: &Plan, subject: Subject, start: u32, retry: u32) -> Config {
     let is_hvm = subject.kind == Kind::Hvm;
+    let name = unique_name(&format!("bench-{}-{start}", subject.prefix()), retry);
     Config {
-        name: unique_name(&format!("bench-{}-{start}", subject.prefix()), retry),
-        kind: subject.kind,
-        memory: plan.memory,
-        vcpus: 1,
         firmware: is_hvm.then(Default::default),
         kernel: (!is_hvm).then(Default::default),
-        ramdisk: None,
         // On a busy machine a guest may ask before the daemon has attached.
         command_line: Some(match subject.has_daemon {
             true => format!("{} ovmf.variables=daemon", plan.command_line),
             false => plan.command_line.clone(),
         }),
-        restart: false,
-        serial: false,
-        tpm: false,
-        installed: false,
-        prepare: String::new(),
-        extra: Vec::new(),
-        files: Vec::new(),
-        disks: vec![DiskFile { path: Default::default(), sector_size: 512, read_only: false, is_cdrom: false }],
+        disks: vec![DiskFile::new(Default::default())],
+        ..Config::new(name, subject.kind, plan.memory)
     }
 }
 
