@@ -171,8 +171,7 @@ impl<'a> Boot<'a> {
                 Choice::Continue => return,
                 Choice::Entry(number) => self.try_entry(number, true),
                 Choice::File { volume, path } => {
-                    self.prepare();
-                    let _ = self.firmware.set(&GLOBAL, "BootCurrent", VOLATILE, &[]);
+                    self.set_current(None);
                     let missing = || Err("no such file".to_string());
                     let loaded = self.firmware.load_file(&volume, &path).unwrap_or_else(missing);
                     self.run(&format!("{}:{path}", volume.name), loaded);

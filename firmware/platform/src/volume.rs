@@ -1,5 +1,7 @@
 //! Finds files in the code volume (PI 1.8 vol. 3 §3.2: firmware volume and FFS format).
 
+use crate::acpi::sum;
+
 /// Offset of `HeaderLength` in EFI_FIRMWARE_VOLUME_HEADER.
 const HEADER_LENGTH: usize = 48;
 /// Offset of `ExtHeaderOffset`.
@@ -79,10 +81,6 @@ fn check(header: &[u8], contents: &[u8]) -> Result<(), &'static str> {
         return Err("its contents do not match their checksum");
     }
     Ok(())
-}
-
-fn sum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
 /// Files start behind the extended header, where there is one.

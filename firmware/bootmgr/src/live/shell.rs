@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 
 use services::api;
 use services::device_path::{DevicePath, DevicePathBuf, Node};
-use services::file::FileSource;
 use services::{Guid, Result};
 use uefi_raw::guid;
 
@@ -26,7 +25,7 @@ impl Shell {
     pub fn publish(volume: Guid, program: &'static [u8]) -> Result<Self> {
         let nodes = [Node::FirmwareVolume { guid: volume }, Node::FirmwareFile { guid: FILE }];
         let path = DevicePathBuf::from_nodes(&nodes)?;
-        api::install_load_file_2(&path, Box::new(File(program)))?;
+        api::install_load_file_2(&path, Box::new(program))?;
         Ok(Self { path, program })
     }
 
@@ -38,18 +37,5 @@ impl Shell {
     /// The program's file.
     pub fn program(&self) -> &'static [u8] {
         self.program
-    }
-}
-
-struct File(&'static [u8]);
-
-impl FileSource for File {
-    fn size(&self) -> usize {
-        self.0.len()
-    }
-
-    fn read(&mut self, into: &mut [u8]) -> Result<()> {
-        into.copy_from_slice(self.0);
-        Ok(())
     }
 }

@@ -95,24 +95,12 @@ mod tests {
     use core::ptr;
     use uefi_raw::guid;
 
-    struct Text(&'static [u8]);
-
-    impl FileSource for Text {
-        fn size(&self) -> usize {
-            self.0.len()
-        }
-        fn read(&mut self, into: &mut [u8]) -> Result<()> {
-            into.copy_from_slice(self.0);
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_file_is_loaded_in_two_calls_and_goes_with_its_handle() {
         fake::install();
         let node = Node::VendorMedia { guid: guid!("fa900b16-0001-4001-8001-000000000001"), data: Vec::new() };
         let path = DevicePathBuf::new().with(&node).unwrap();
-        let handle = install(&path, Box::new(Text(b"content"))).unwrap();
+        let handle = install(&path, Box::new(&b"content"[..])).unwrap();
         let (found, rest) = api::locate_device_path(&LoadFile2Protocol::GUID, &path).unwrap();
         assert_eq!(found, handle);
         let this = api::protocol(handle, &LoadFile2Protocol::GUID).unwrap().cast::<LoadFile2Protocol>();

@@ -167,3 +167,15 @@ pub trait FileSource {
     /// What the device says.
     fn read(&mut self, into: &mut [u8]) -> crate::Result<()>;
 }
+
+/// A file that is in memory.
+impl FileSource for &[u8] {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> crate::Result<()> {
+        into.copy_from_slice(self);
+        Ok(())
+    }
+}
